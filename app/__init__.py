@@ -1,0 +1,1 @@
+"""Framegate: streams image datasets from cloud buckets to annotation clients."""

@@ -1,0 +1,1 @@
+"""Bytes in buckets: one guarded way out, one Bucket over small providers."""
