@@ -158,6 +158,10 @@ class Provider(Protocol):
     """
 
     capabilities: Capabilities
+    origin: Origin
+    """Where its reads go."""
+    clock_skew_s: float
+    """Seconds that the bucket's clock is ahead of ours, as far as it was learned."""
 
     def sign(
         self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]] = ()
