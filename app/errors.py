@@ -44,7 +44,7 @@ class InvalidInputError(FramegateError):
 
 
 class InvalidKeyError(FramegateError):
-    """An object key that no provider may be asked for (control characters, `.` or `..` segments, too long)."""
+    """An object key that no provider may be asked for (control characters, `..` segments, too long)."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -156,31 +156,31 @@ class StorageError(FramegateError):
 class AccessDeniedError(StorageError):
     """The bucket knows the credential's fault or lacks a right for it: wrong key, secret, SAS, policy."""
 
-    state = "forbidden"
+    state: ClassVar[HealthState] = "forbidden"
 
 
 class CredentialExpiredError(AccessDeniedError):
     """The credential itself says, or the bucket says, that its time is over."""
 
-    state = "credential_expired"
+    state: ClassVar[HealthState] = "credential_expired"
 
 
 class CredentialUnreadableError(StorageError):
     """The key that sealed this storage's credential is gone, or the sealed text was altered."""
 
-    state = "misconfigured"
+    state: ClassVar[HealthState] = "misconfigured"
 
 
 class BucketMissingError(StorageError):
     """There is no such bucket, container or account."""
 
-    state = "not_found"
+    state: ClassVar[HealthState] = "not_found"
 
 
 class MisconfiguredError(StorageError):
     """The storage's description is at fault: region, endpoint, a name against its grammar."""
 
-    state = "misconfigured"
+    state: ClassVar[HealthState] = "misconfigured"
 
 
 class WrongRegionError(MisconfiguredError):
@@ -198,7 +198,7 @@ class UnreachableError(StorageError):
 class AddressRefusedError(UnreachableError):
     """The network guard refuses the address; the setting that could allow it is named in `remedy`."""
 
-    state = "misconfigured"
+    state: ClassVar[HealthState] = "misconfigured"
 
 
 class StorageTimeoutError(StorageError):
@@ -208,7 +208,7 @@ class StorageTimeoutError(StorageError):
 class ThrottledError(StorageError):
     """The bucket asked us to slow down, or too many requests wait for it already."""
 
-    state = "throttled"
+    state: ClassVar[HealthState] = "throttled"
 
     def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
         super().__init__(detail)
@@ -222,7 +222,7 @@ class UpstreamError(StorageError):
 class ObjectMissingError(StorageError):
     """There is no object of that key."""
 
-    state = "available"
+    state: ClassVar[HealthState] = "available"
 
     def __init__(self, key: str) -> None:
         super().__init__("There is no object of that key in the bucket.")
@@ -232,7 +232,7 @@ class ObjectMissingError(StorageError):
 class ObjectArchivedError(StorageError):
     """The object lies in an archive tier and must be restored before it can be read."""
 
-    state = "available"
+    state: ClassVar[HealthState] = "available"
 
 
 class BrokenStreamError(StorageError):

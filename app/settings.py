@@ -85,7 +85,11 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("secret_keys", mode="before")
     @classmethod
@@ -138,7 +142,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, **overrides: object) -> Self:
-        """Read the environment and `.env`; raises `CommandError` naming the variable, its fault, an example."""
+        """Read the environment and `.env`; raises `CommandError` naming the variable and its fault."""
         try:
             return cls(**overrides)  # type: ignore[arg-type]  # values are checked by pydantic, here
         except ValidationError as error:

@@ -163,9 +163,7 @@ class Provider(Protocol):
     clock_skew_s: float
     """Seconds that the bucket's clock is ahead of ours, as far as it was learned."""
 
-    def sign(
-        self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]] = ()
-    ) -> SignedRequest:
+    def sign(self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]] = ()) -> SignedRequest:
         """Sign one read of `key`; `extra` headers (Range, If-*) are sent along unsigned. No I/O."""
         ...
 

@@ -31,7 +31,7 @@ class SasToken:
     """An Azure shared access signature: its query string, without a leading `?`."""
 
     sas_token: SecretStr
-    type: Literal["sas_token"] = "sas_token"  # noqa: S105 - the name of a kind, no secret
+    type: Literal["sas_token"] = "sas_token"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, sessions, and one file of queries for each noun; no row leaves this package."""

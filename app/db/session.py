@@ -1,0 +1,97 @@
+"""The way to PostgreSQL: one engine for each process, short transactions, and one error when it is gone."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from app.errors import DatabaseUnavailableError
+
+CONNECT_TIMEOUT_S = 5
+POOL_SIZE = 10
+
+# PostgreSQL's own words for "not now": class 57 (shutdown), 53300 (too many connections), 08 (connection).
+_GONE_STATES = ("57P", "53300", "08")
+
+
+def engine_url(url: str) -> URL:
+    """Turn `postgresql://…` into the URL of SQLAlchemy's asyncpg dialect."""
+    return make_url(url).set(drivername="postgresql+asyncpg")
+
+
+class Database:
+    """A pool of connections; opened with the service, closed with it."""
+
+    def __init__(self, url: str, *, pool_size: int = POOL_SIZE) -> None:
+        self.url = url
+        self.engine: AsyncEngine = create_async_engine(
+            engine_url(url),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=CONNECT_TIMEOUT_S,
+            pool_pre_ping=True,
+            connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": {"application_name": "framegate"}},
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    def __repr__(self) -> str:
+        return f"Database({make_url(self.url).render_as_string(hide_password=True)})"
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """Give one transaction: committed at the end, rolled back on an error.
+
+        Raises `DatabaseUnavailableError` when PostgreSQL cannot be reached or goes away meanwhile.
+        """
+        with_errors = translating_errors()
+        async with with_errors, self._sessions() as session, session.begin():
+            yield session
+
+    async def ping(self) -> None:
+        """Ask for a constant; raises `DatabaseUnavailableError`."""
+        async with self.session() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def connect(self) -> asyncpg.Connection:
+        """Open a connection of one's own outside the pool (for LISTEN); the caller closes it."""
+        async with translating_errors():
+            return await asyncpg.connect(self.url, timeout=CONNECT_TIMEOUT_S)
+
+    async def aclose(self) -> None:
+        """Close every pooled connection."""
+        await self.engine.dispose()
+
+
+@asynccontextmanager
+async def translating_errors() -> AsyncIterator[None]:
+    """Turn every way in which a database can be gone into `DatabaseUnavailableError`."""
+    try:
+        yield
+    except (TimeoutError, PoolTimeoutError, OSError, asyncpg.PostgresConnectionError) as error:
+        raise DatabaseUnavailableError("The database does not answer.") from error
+    except asyncpg.CannotConnectNowError as error:
+        raise DatabaseUnavailableError("The database is starting or stopping.") from error
+    except DBAPIError as error:
+        if is_gone(error):
+            raise DatabaseUnavailableError("The database does not answer.") from error
+        raise
+
+
+def is_gone(error: DBAPIError) -> bool:
+    """Tell whether the database itself is at fault, rather than what it was asked."""
+    if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+        return True
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return str(state).startswith(_GONE_STATES)
+
+
+async def driver_connection(session: AsyncSession) -> asyncpg.Connection:
+    """Give the asyncpg connection of a session's transaction, for COPY."""
+    raw = await (await session.connection()).get_raw_connection()
+    return cast("asyncpg.Connection", raw.driver_connection)
