@@ -1,7 +1,7 @@
 """The tables, as SQLModel metadata: the one description that migrations and queries share."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Table,
     Text,
     UniqueConstraint,
     func,
@@ -250,3 +251,19 @@ class Job(SQLModel, table=True):
     )
     created_at: datetime = Field(sa_column=_now())
     finished_at: datetime | None = Field(sa_column=_moment())
+
+
+def _table(model: type[SQLModel]) -> Table:
+    return cast("Table", model.__table__)  # type: ignore[attr-defined]  # SQLModel makes it at class creation
+
+
+# What queries are written against: a model's class attributes are typed as values, not as columns.
+USERS = _table(User)
+TOKENS = _table(Token)
+STORAGES = _table(Storage)
+MANIFESTS = _table(Manifest)
+REVISIONS = _table(Revision)
+FRAMES = _table(Frame)
+PROBLEMS = _table(Problem)
+DISCARDED_REVISIONS = _table(DiscardedRevision)
+JOBS = _table(Job)

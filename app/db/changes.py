@@ -1,0 +1,157 @@
+"""Keeps what a process remembers of the database true: LISTEN on one channel, and caches that obey it."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Hashable
+from contextlib import suppress
+from typing import Generic, TypeVar, cast
+
+import asyncpg
+import structlog
+from cachetools import LRUCache
+
+from app.db.session import Database
+from app.errors import DatabaseUnavailableError
+
+CHANNEL = "framegate"
+TRUST_S = 15.0
+"""How long what is remembered may still be served after the channel was lost."""
+_PING_EVERY_S = 5.0
+_RETRY_EVERY_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Changes:
+    """Listens to the database's own word on changed rows ("<table> <id>", sent by triggers)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._listeners: list[Callable[[str, int], None]] = []
+        self._resets: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._trusted_until = 0.0
+        self._connected = False
+
+    def subscribe(self, on_change: Callable[[str, int], None], on_reset: Callable[[], None]) -> None:
+        """Call `on_change(table, id)` for each change, `on_reset()` when changes may have been missed."""
+        self._listeners.append(on_change)
+        self._resets.append(on_reset)
+
+    async def start(self) -> None:
+        """Listen from now on, whatever happens to the connection; raises `DatabaseUnavailableError`."""
+        connection = await self._listen()
+        self._task = asyncio.create_task(self._keep_listening(connection), name="changes")
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def require_fresh(self) -> None:
+        """Raise `DatabaseUnavailableError` once changes may have been missed for longer than `TRUST_S`."""
+        if not self._connected and time.monotonic() > self._trusted_until:
+            raise DatabaseUnavailableError("The database does not answer.")
+
+    @property
+    def connected(self) -> bool:
+        """Whether changes are being heard right now; nothing new may be remembered while they are not."""
+        return self._connected
+
+    async def _listen(self) -> asyncpg.Connection:
+        connection = await self._database.connect()
+        await connection.add_listener(CHANNEL, self._hear)
+        for reset in self._resets:
+            reset()
+        self._connected = True
+        return connection
+
+    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        table, _, row_id = str(payload).partition(" ")
+        for listener in self._listeners:
+            listener(table, int(row_id))
+
+    async def _keep_listening(self, connection: asyncpg.Connection | None) -> None:
+        while True:
+            try:
+                connection = connection or await self._listen()
+                await _ping_until_lost(connection)
+            except DatabaseUnavailableError:
+                await asyncio.sleep(_RETRY_EVERY_S)
+            finally:
+                self._note_loss()
+                if connection is not None:
+                    connection.terminate()
+                connection = None
+
+    def _note_loss(self) -> None:
+        if self._connected:
+            self._connected = False
+            self._trusted_until = time.monotonic() + TRUST_S
+            _log.warning("changes_lost")
+
+
+async def _ping_until_lost(connection: asyncpg.Connection) -> None:
+    """Return when the connection is dead; a silent one (a pulled cable) is found by asking."""
+    lost = asyncio.Event()
+    connection.add_termination_listener(lambda _: lost.set())
+    while not lost.is_set() and not connection.is_closed():
+        try:
+            await connection.execute("SELECT 1", timeout=_PING_EVERY_S)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(lost.wait(), _PING_EVERY_S)
+
+
+class Remembered(Generic[K, V]):
+    """Rows kept in memory for as long as the database has not said that they changed."""
+
+    def __init__(
+        self,
+        changes: Changes,
+        tables: Collection[str],
+        load: Callable[[K], Awaitable[V | None]],
+        *,
+        clear_all: bool = False,
+        most: int = 50_000,
+    ) -> None:
+        self._changes = changes
+        self._tables = frozenset(tables)
+        self._load = load
+        self._clear_all = clear_all
+        self._rows: LRUCache[K, V] = LRUCache(most)
+        self._generation = 0
+        changes.subscribe(self._on_change, self._on_reset)
+
+    async def get(self, key: K) -> V | None:
+        """Give the row of `key`, from memory or by one load; None is never remembered."""
+        self._changes.require_fresh()
+        row = self._rows.get(key)
+        return row if row is not None else await self._load_and_keep(key)
+
+    async def _load_and_keep(self, key: K) -> V | None:
+        generation = self._generation
+        row = await self._load(key)
+        # A change that was heard during the load may be newer than what the load saw.
+        if row is not None and generation == self._generation and self._changes.connected:
+            self._rows[key] = row
+        return row
+
+    def _on_change(self, table: str, row_id: int) -> None:
+        if table not in self._tables:
+            return
+        self._generation += 1
+        if self._clear_all:
+            self._rows.clear()
+        else:
+            self._rows.pop(cast("K", row_id), None)  # such caches are keyed by the row's id
+
+    def _on_reset(self) -> None:
+        self._generation += 1
+        self._rows.clear()

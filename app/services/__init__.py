@@ -1,0 +1,1 @@
+"""What the system does, one file for each noun; nothing here knows HTTP."""
