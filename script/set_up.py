@@ -77,7 +77,8 @@ def make_venv() -> None:
 
 def install_everything() -> None:
     """Installs the service, the embedded servers, and what the tests and checks need."""
-    step("dev", fingerprint([DEV_LOCK]), "installing Python packages (a minute or so)", lambda: pip_lock(DEV_LOCK))
+    made_of = fingerprint([DEV_LOCK])
+    step("dev", made_of, "installing Python packages (a minute or so)", lambda: pip_lock(DEV_LOCK))
     if not (NODE_FOLDER / "node_modules").is_dir():
         (STAMPS / "node").unlink(missing_ok=True)
     node_files = [NODE_FOLDER / "package.json", NODE_FOLDER / "package-lock.json"]
@@ -162,9 +163,8 @@ def npm_commands() -> Iterator[tuple[list[str], dict[str, str]]]:
 
 def run(command: list[str], *, cwd: Path = ROOT, environment: dict[str, str] | None = None) -> None:
     """Runs a program quietly; its output is shown only when it fails."""
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    done = subprocess.run(command, cwd=cwd, env=environment, text=True, check=False, **quiet)
     if done.returncode:
         words = "\n".join(part.strip() for part in (done.stdout, done.stderr) if part.strip())
         raise StepFailedError(f"{' '.join(command[:4])} … failed ({done.returncode}):\n{words}")
