@@ -1,0 +1,3 @@
+"""What all tests share; the servers are in `tests/servers`."""
+
+pytest_plugins = ["tests.servers.fixtures"]
