@@ -1,0 +1,92 @@
+"""What a bucket's HTTP answer says of an object, read leniently. Pure functions.
+
+Buckets differ in their headers: no ETag, an ETag without quotes, no Last-Modified, a Content-Range beside
+status 200. What is missing or makes no sense becomes None; nothing here raises.
+"""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+from app.storage.base import Answer, ByteRange, ObjectMeta, Suffix
+
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_BARE_ETAG = re.compile(r"[\x21\x23-\x7e]+")
+_CONTENT_RANGE = re.compile(rb"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+_LENGTH = re.compile(rb"\d{1,19}")
+
+
+class ContentRange(NamedTuple):
+    """Bytes `[start, stop)` of an object of `size_bytes`."""
+
+    start: int
+    stop: int
+    size_bytes: int
+
+
+def entity_tag(text: str | None) -> str | None:
+    """Give a tag as it stands in a header; bare ones (listings, some servers) get their quotes."""
+    if text is None or _ETAG.fullmatch(text):
+        return text
+    return f'"{text}"' if _BARE_ETAG.fullmatch(text) else None
+
+
+def http_date(text: str | None) -> datetime | None:
+    """Read an HTTP date as aware UTC (RFC 9110 section 5.6.7)."""
+    if not text:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def text_header(answer: Answer, name: bytes) -> str | None:
+    """Give one header's text (latin-1, as HTTP has it)."""
+    value = answer.headers.get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+def declared_length(answer: Answer) -> int | None:
+    """Give the Content-Length header, which an answer to HEAD carries without a body."""
+    value = answer.headers.get(b"content-length", b"")
+    return int(value) if _LENGTH.fullmatch(value) else None
+
+
+def body_length(answer: Answer) -> int | None:
+    """Give how long the body is, or is promised to be; None when nobody knows yet."""
+    return len(answer.body) if isinstance(answer.body, bytes) else answer.length_bytes
+
+
+def content_range(answer: Answer) -> ContentRange | None:
+    """Read a Content-Range that names bytes and the object's size, and agrees with the body's length."""
+    found = _CONTENT_RANGE.fullmatch(answer.headers.get(b"content-range", b""))
+    if found is None:
+        return None
+    first, last, size_bytes = (int(number) for number in found.groups())
+    length = body_length(answer)
+    sane = first <= last < size_bytes and length in {None, last + 1 - first}
+    return ContentRange(first, last + 1, size_bytes) if sane else None
+
+
+def object_meta(key: str, answer: Answer, size_bytes: int) -> ObjectMeta:
+    """Gather what an answer says of an object of that size."""
+    return ObjectMeta(
+        key,
+        size_bytes,
+        entity_tag(text_header(answer, b"etag")),
+        http_date(text_header(answer, b"last-modified")),
+        text_header(answer, b"content-type"),
+        text_header(answer, b"content-encoding"),
+    )
+
+
+def range_header(wanted: ByteRange | Suffix) -> bytes:
+    """Write a range as the `Range` header has it."""
+    if isinstance(wanted, Suffix):
+        return b"bytes=-%d" % wanted.length_bytes
+    if wanted.stop is None:
+        return b"bytes=%d-" % wanted.start
+    return b"bytes=%d-%d" % (wanted.start, wanted.stop - 1)

@@ -1,0 +1,175 @@
+"""A bucket as the rest of Framegate knows it: written once for all providers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from time import time
+
+from app.errors import ObjectTooLargeError
+from app.storage.answers import http_date, text_header
+from app.storage.base import (
+    PLAIN_READ,
+    Answer,
+    ListedObject,
+    ListPage,
+    ObjectMeta,
+    ObjectRead,
+    Provider,
+    ReadOptions,
+)
+from app.storage.gate import Gate
+from app.storage.keys import check_key, check_prefix
+from app.storage.media import media_type
+from app.storage.reading import Reading
+from app.storage.streams import HeldStream
+from app.storage.upstream import Sender, Upstream
+
+
+class Bucket:
+    """One opened bucket or container. Keys are whole bucket keys; `prefix` only says where listings begin.
+
+    Every method may be cancelled at any await and leaves nothing open. Every method waits for its turn at
+    the gate and raises `ThrottledError` when too many wait already.
+    """
+
+    def __init__(self, provider: Provider, transport: Sender, gate: Gate, prefix: str = "") -> None:
+        self.prefix = prefix
+        self._provider = provider
+        self._upstream = Upstream(provider, transport)
+        self._gate = gate
+        self._running = 0
+        self._seen_skew_s = 0.0
+
+    @property
+    def clock_skew_s(self) -> float:
+        """Seconds that the bucket's clock is ahead of ours, as far as an answer told it."""
+        return self._provider.clock_skew_s or self._seen_skew_s
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs or streams from this bucket just now."""
+        return self._running > 0
+
+    async def open(self, key: str, options: ReadOptions = PLAIN_READ) -> ObjectRead:
+        """Read an object: RFC 9110 conditions, then the range, then bytes.
+
+        Comes back before the first byte of a long body; the caller closes a body that is a stream, and only
+        then the next reader's turn comes. A missing ETag or Last-Modified is None in `meta`. With
+        `not_modified` the size is 0 when the bucket did not repeat it.
+
+        Raises `InvalidKeyError`, `ObjectMissingError`, `PreconditionFailedError`,
+        `RangeNotSatisfiableError`, and `StorageError` for what the bucket refuses; while streaming
+        `BrokenStreamError`.
+        """
+        check_key(key)
+        await self._enter()
+        try:
+            read = await Reading(self._upstream, key, options).get()
+        except BaseException:
+            self._leave()
+            raise
+        if isinstance(read.body, bytes):
+            self._leave()
+            return read
+        return replace(read, body=HeldStream(read.body, self._leave))
+
+    async def head(self, key: str, options: ReadOptions = PLAIN_READ) -> ObjectRead:
+        """Give an object's facts, its conditions decided and its range ignored; raises as `open` does.
+
+        A missing bucket cannot be told from a missing object here: an answer to HEAD has no words.
+        """
+        check_key(key)
+        async with self._turn():
+            return await Reading(self._upstream, key, options).head()
+
+    async def read_whole(self, key: str, limit_bytes: int) -> tuple[ObjectMeta, bytes]:
+        """Read a small object into memory; raises `ObjectTooLargeError` above `limit_bytes`, else as `open`.
+
+        The object is of one piece: an object replaced meanwhile gives the old bytes or `BrokenStreamError`.
+        """
+        read = await self.open(key)
+        if isinstance(read.body, bytes):
+            body = read.body
+        else:
+            try:
+                _check_size(read.meta, limit_bytes)
+                body = b"".join([chunk async for chunk in read.body])
+            finally:
+                await read.body.aclose()
+        _check_size(read.meta, limit_bytes)
+        return read.meta, body
+
+    async def list(
+        self,
+        prefix: str | None = None,
+        delimiter: str = "",
+        cursor: str | None = None,
+        limit: int = 1000,
+    ) -> ListPage:
+        """List up to `limit` (1 to 1,000) keys; `prefix` None means the storage's own.
+
+        `media_type` is what the object is served as, by its stored type where the listing tells it, else by
+        its key. The order is the bucket's own and means nothing; a page may be short with a cursor left.
+        Raises `StorageError`, and `InvalidInputError` at `query:prefix` or `query:cursor`.
+        """
+        begin = self.prefix if prefix is None else prefix
+        check_prefix(begin)
+        async with self._turn():
+            page = await self._provider.list(begin, delimiter, cursor, limit)
+        return ListPage([_typed(item) for item in page.items], page.cursor)
+
+    async def check_access(self) -> None:
+        """Ask for what every sufficient credential may do; raises `StorageError` with the field at fault."""
+        async with self._turn():
+            await self._provider.check_access()
+
+    async def connect_check(self) -> None:
+        """Get any HTTP answer at all: name, address, connection and TLS are well, whatever it says.
+
+        Raises `UnreachableError`, `AddressRefusedError`, `StorageTimeoutError`, `UpstreamError`.
+        """
+        async with self._turn():
+            self._seen_skew_s = _skew_s(await self._upstream.knock())
+
+    async def write_check(self, key: str) -> None:
+        """Store a small object and delete it again; raises `InvalidKeyError`, `StorageError`."""
+        check_key(key)
+        async with self._turn():
+            await self._provider.put(key, b"framegate")
+            await self._provider.delete(key)
+
+    async def aclose(self) -> None:
+        """Close the provider; streams already open go on, and are closed by those who have them."""
+        await self._provider.aclose()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        await self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self) -> None:
+        await self._gate.acquire()
+        self._running += 1
+
+    def _leave(self) -> None:
+        self._running -= 1
+        self._gate.release()
+
+
+def _skew_s(answer: Answer) -> float:
+    moment = http_date(text_header(answer, b"date"))
+    return moment.timestamp() - time() if moment else 0.0
+
+
+def _check_size(meta: ObjectMeta, limit_bytes: int) -> None:
+    if meta.size_bytes > limit_bytes:
+        raise ObjectTooLargeError(meta.key, meta.size_bytes, limit_bytes)
+
+
+def _typed(item: ListedObject) -> ListedObject:
+    if item.is_prefix:
+        return item
+    return replace(item, media_type=media_type(item.media_type, item.key).content_type)
