@@ -157,7 +157,8 @@ def npm_install() -> None:
 
 def npm_commands() -> Iterator[tuple[list[str], dict[str, str]]]:
     """The npm programs to try, in order, each with its environment."""
-    environment = dict(os.environ)
+    # The machine's certificate authorities, as pip trusts them, and not only those that node brings.
+    environment = {"NODE_USE_SYSTEM_CA": "1", **os.environ}
     if not os.access(Path.home(), os.W_OK):
         environment["npm_config_cache"] = str(ROOT / ".cache" / "npm")
     if (found := shutil.which("npm")) and shutil.which("node"):
