@@ -5,6 +5,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+import aiohttp
+
 from app.errors import StorageError, StorageTimeoutError, UnreachableError
 
 AT = "endpoint_url"
@@ -34,13 +36,19 @@ def connect_failure(where: str, error: BaseException) -> StorageError:
 
 
 def failure_behind(error: BaseException, where: str) -> StorageError | None:
-    """Find the connection failure that an SDK wrapped into its own exception; None when there is none."""
+    """Find the connection failure that an SDK wrapped into its own exception; None when there is none.
+
+    The innermost one tells most: aiohttp's wrappers are OSErrors themselves, without their cause's kind.
+    """
+    innermost: OSError | None = None
     for link in chain(error):
         if isinstance(link, StorageError):
             return link
-        if isinstance(link, OSError | TimeoutError):
-            return connect_failure(where, link)
-    return None
+        if isinstance(link, aiohttp.SocketTimeoutError):
+            return StorageTimeoutError(f"{where} did not answer in time.")
+        if isinstance(link, OSError):
+            innermost = link
+    return None if innermost is None else connect_failure(where, innermost)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
