@@ -137,7 +137,7 @@ class EmbeddedPostgres:
         if self._process is not None:
             self._process.stop(signal.SIGINT, timeout_s=30)
         elif (orphan := self._live_pid()) is not None:
-            stop_by_id(orphan, signal.SIGINT, timeout_s=30)
+            stop_by_id(orphan, lambda: not self._pid_file(), signal.SIGINT, timeout_s=30)
         self._process = None
 
     def _create(self, binaries: Binaries, user: SystemUser | None) -> None:

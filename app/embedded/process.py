@@ -109,15 +109,18 @@ def _private_file(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def stop_by_id(pid: int, stop_signal: signal.Signals, timeout_s: float = 10) -> None:
+def stop_by_id(
+    pid: int, is_gone: Callable[[], bool], stop_signal: signal.Signals, timeout_s: float = 10
+) -> None:
     """Stop a server that another, vanished process of ours started; by force after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, stop_signal)
-        while time.monotonic() < deadline:
+        while not is_gone():
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+                break
             time.sleep(POLL_S)
-            os.kill(pid, 0)
-        os.kill(pid, signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:

@@ -115,6 +115,28 @@ async def test_server_dies_with_a_killed_process_and_recovers(data_dir: Path) ->
         assert await value(again, "SELECT n FROM kept") == 7
 
 
+UNBOUND = """
+import dataclasses
+from app.embedded.postgres import EmbeddedPostgres as E
+bound = E._program
+E._program = lambda *a: dataclasses.replace(bound(*a), death_signal=0)
+"""
+
+
+async def test_orphan_is_taken_over_and_stopped(data_dir: Path) -> None:
+    """Where no death signal exists a killed process leaves its server behind."""
+    holder = subprocess.Popen([sys.executable, "-c", UNBOUND + HOLD, str(data_dir)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    url = holder.stdout.readline().decode().strip()
+    pid = server_pid(data_dir)
+    holder.kill()
+    holder.communicate()
+    with EmbeddedPostgres(data_dir, durable=False) as again:
+        assert (again, server_pid(data_dir)) == (url, pid)
+        assert await value(again, "SELECT 1") == 1
+    assert gone(pid)
+
+
 async def test_crashed_server_starts_again(data_dir: Path) -> None:
     first = EmbeddedPostgres(data_dir)
     await value(first.start(), "CREATE TABLE kept AS SELECT 7 AS n")
