@@ -4,11 +4,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from functools import cache
 from ssl import SSLContext
 
 import pytest
 
 from app.storage.base import Method, Origin, SignedRequest
+from app.storage.guard import Guard
+from app.storage.tls import tls_context
+from app.storage.transport import Transport
 
 Answering = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
 """Answers the n-th request (from 1) of a server."""
@@ -52,6 +56,8 @@ class RawServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._tasks.add(task := asyncio.current_task())  # type: ignore[arg-type]  # a handler is a task
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        writer.reader = reader  # type: ignore[attr-defined]  # for answers that wait until the client is gone
         self.connections += 1
         self.open += 1
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -94,6 +100,27 @@ async def raw_server() -> AsyncIterator[Callable[..., Awaitable[RawServer]]]:
             return await stack.enter_async_context(RawServer(answer, tls))
 
         yield start
+
+
+@cache
+def system_tls() -> SSLContext:
+    """The context of a process without a CA file of its own; building one takes long."""
+    return tls_context()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Callable[..., Transport]]:
+    """Make transports that may go to 127.0.0.1: `client(tls=None, **options)`."""
+    made: list[Transport] = []
+
+    def make(tls: SSLContext | None = None, **options: float) -> Transport:
+        guard = Guard(["127.0.0.1"], connect_timeout_s=options.pop("connect_timeout_s", 5.0))
+        made.append(Transport(guard, tls or system_tls(), **options))  # type: ignore[arg-type]  # an int, too
+        return made[-1]
+
+    yield make
+    for transport in made:
+        await transport.aclose()
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

@@ -11,7 +11,7 @@ from aiobotocore.session import AioSession, get_session
 from azure.core.exceptions import AzureError
 from azure.storage.blob.aio import BlobServiceClient
 from botocore.exceptions import BotoCoreError, ReadTimeoutError
-from conftest import RawServer
+from conftest import RawServer, system_tls
 
 from app.errors import AddressRefusedError, CommandError, StorageError, StorageTimeoutError, UnreachableError
 from app.storage.base import Origin
@@ -40,7 +40,7 @@ async def shared() -> AsyncIterator[Shared]:
     sessions: list[SharedSession] = []
 
     def make(*allowed: str) -> SharedSession:
-        sessions.append(SharedSession(Guard(allowed), tls_context()))
+        sessions.append(SharedSession(Guard(allowed), system_tls()))
         return sessions[-1]
 
     yield make
@@ -102,7 +102,7 @@ async def azure_connection_string(session: SharedSession, url: str) -> None:
 async def transport_check(session: SharedSession, url: str) -> None:
     scheme, _, rest = url.partition("://")
     host, _, port = rest.rpartition(":")
-    transport = Transport(Guard(), tls_context())
+    transport = Transport(Guard(), system_tls())
     try:
         origin = Origin("https" if scheme == "https" else "http", host.strip("[]"), int(port))
         await transport.connect_check(origin)
