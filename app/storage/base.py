@@ -160,8 +160,11 @@ class Provider(Protocol):
     capabilities: Capabilities
     origin: Origin
     """Where its reads go."""
-    clock_skew_s: float
-    """Seconds that the bucket's clock is ahead of ours, as far as it was learned."""
+
+    @property
+    def clock_skew_s(self) -> float:
+        """Seconds that the bucket's clock is ahead of ours, as far as it was learned."""
+        ...
 
     def sign(self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]] = ()) -> SignedRequest:
         """Sign one read of `key`; `extra` headers (Range, If-*) are sent along unsigned. No I/O."""
