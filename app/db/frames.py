@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
-from sqlalchemy import ColumnElement, Select, func, select, text
+from sqlalchemy import ColumnElement, Select, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.globs import fixed_part, glob_pattern
 from app.db.session import driver_connection
-from app.db.tables import FRAMES
+from app.db.tables import DISCARDED_REVISIONS, FRAMES
 from app.errors import DatabaseUnavailableError
 
 FrameRecord = tuple[int, int, str, int | None, int | None, str | None, str | None]
@@ -176,3 +176,30 @@ def _other_conditions(wanted: FrameFilter) -> list[ColumnElement[bool]]:
     if wanted.glob is not None:
         conditions.append(FRAMES.c.key.regexp_match(glob_pattern(wanted.glob)))
     return conditions
+
+
+_NEXT_DISCARDED = (
+    select(DISCARDED_REVISIONS.c.revision_id)
+    .order_by(DISCARDED_REVISIONS.c.revision_id)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+
+
+async def sweep_frames(session: AsyncSession, limit: int) -> int | None:
+    """Remove about `limit` frames of one revision that is gone; None when there is nothing to remove.
+
+    The revision stays locked, and so out of everybody else's sight, until the transaction ends.
+    """
+    revision_id = (await session.execute(_NEXT_DISCARDED)).scalar_one_or_none()
+    if revision_id is None:
+        return None
+    of_revision = FRAMES.c.revision_id == revision_id
+    first = (await session.execute(select(func.min(FRAMES.c.number)).where(of_revision))).scalar_one()
+    if first is None:
+        done = delete(DISCARDED_REVISIONS).where(DISCARDED_REVISIONS.c.revision_id == revision_id)
+        await session.execute(done)
+        return 0
+    # By number, not by LIMIT: that would walk over all the dead rows of the slices before.
+    removed = delete(FRAMES).where(of_revision, FRAMES.c.number < first + limit).returning(FRAMES.c.number)
+    return int((await session.execute(select(func.count()).select_from(removed.cte()))).scalar_one())

@@ -43,6 +43,14 @@ class JobRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of a job is done, of how much in all (bytes for a registration); None: not known."""
+
+    done: int = 0
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobQuery:
     """Which jobs to list, the newest first; `after` is the place of the last one already seen."""
 
@@ -153,12 +161,13 @@ async def claim_job(session: AsyncSession, kinds: Sequence[str], stale_s: float)
     return None if row is None else JobRow(*row)
 
 
-async def beat(session: AsyncSession, job: JobRow, done: int, total: int | None) -> bool | None:
+async def beat(session: AsyncSession, job: JobRow, progress: Progress) -> bool | None:
     """Show that a run lives and how far it is; gives whether its cancelling is asked for.
 
     None: this run no longer owns the job (given to another process, or removed), and must stop.
     """
-    statement = update(JOBS).where(*_is_run(job)).values(beat_at=func.now(), done=done, total=total)
+    statement = update(JOBS).where(*_is_run(job))
+    statement = statement.values(beat_at=func.now(), done=progress.done, total=progress.total)
     cancelling: bool | None = (
         await session.execute(statement.returning(JOBS.c.cancel_requested))
     ).scalar_one_or_none()
@@ -169,18 +178,20 @@ async def finish_run(
     session: AsyncSession,
     job: JobRow,
     outcome: Outcome,
-    *,
-    errors: Sequence[str] = (),
-    result: Mapping[str, Any] | None = None,
+    errors: Sequence[str],
+    result: Mapping[str, Any] | None,
+    progress: Progress,
 ) -> bool:
-    """Write how a run ended; False when it no longer owns the job, and nothing may be kept of it.
-
-    A job that succeeded is wholly done.
-    """
-    values: dict[str, Any] = {"state": outcome, "errors": list(errors), "result": result}
-    if outcome == "succeeded":
-        values["done"] = func.coalesce(JOBS.c.total, JOBS.c.done)
-    statement = update(JOBS).where(*_is_run(job)).values(**values, finished_at=func.now())
+    """Write how a run ended; False when it no longer owns the job, and nothing may be kept of it."""
+    statement = update(JOBS).where(*_is_run(job))
+    statement = statement.values(
+        state=outcome,
+        errors=list(errors),
+        result=result,
+        done=progress.done,
+        total=progress.total,
+        finished_at=func.now(),
+    )
     return (await session.execute(statement.returning(JOBS.c.id))).scalar_one_or_none() is not None
 
 

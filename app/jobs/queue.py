@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import jobs as queries
 from app.db import manifests
-from app.db.jobs import JobRow, Outcome
+from app.db.jobs import JobRow, Outcome, Progress
 from app.errors import FramegateError
 
 
@@ -58,6 +58,7 @@ async def end_run(
     *,
     errors: Sequence[str] = (),
     result: Mapping[str, Any] | None = None,
+    progress: Progress = Progress(),  # noqa: B008 - frozen
 ) -> None:
     """Write how a run ended, and what that means for its manifest.
 
@@ -67,7 +68,7 @@ async def end_run(
     # The manifest first, then its job: the order in which a removed manifest takes its jobs along.
     if outcome != "succeeded" and job.manifest_id is not None:
         await manifests.fail_pending(session, job.manifest_id)
-    if not await queries.finish_run(session, job, outcome, errors=errors, result=result):
+    if not await queries.finish_run(session, job, outcome, errors, result, progress):
         raise JobLostError("Another process has taken this job up, or it was removed.")
 
 

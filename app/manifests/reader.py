@@ -51,6 +51,10 @@ class ManifestReader:
         self.failure: Problem | None = None
         """Why the whole manifest is failed; whatever comes after is not looked at."""
 
+    def refuse_size(self) -> None:
+        """Fail the manifest before a byte of it was read, because it is known to be too large."""
+        self._fail(1, 1, "file-too-large", self._limits.max_manifest_bytes)
+
     def feed(self, chunk: bytes) -> list[Item]:
         """Take the next bytes; gives the frames that they complete."""
         room = self._limits.max_manifest_bytes - self._bytes
