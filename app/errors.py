@@ -3,8 +3,9 @@
 Every text in these errors is safe to show to the caller: no credential, no upstream body, no signed URL.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 HealthState = Literal[
     "available",
@@ -19,6 +20,26 @@ HealthState = Literal[
 
 class FramegateError(Exception):
     """Base of everything that Framegate raises on purpose."""
+
+
+class Checked(Protocol):
+    """One line of a checklist."""
+
+    @property
+    def name(self) -> str:
+        """What was tried."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it worked."""
+
+    @property
+    def detail(self) -> str:
+        """What happened."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do; empty when there is nothing to do."""
 
 
 # --- what the caller asked for ------------------------------------------------------------------
@@ -43,12 +64,24 @@ class InvalidInputError(FramegateError):
         self.faults = faults
 
 
+class ProbeRefusedError(InvalidInputError):
+    """A bucket that was only tried refused something; `checks` is the whole checklist."""
+
+    def __init__(self, checks: Sequence[Checked], *faults: Fault) -> None:
+        super().__init__(*faults)
+        self.checks = checks
+
+
 class InvalidKeyError(FramegateError):
     """An object key that no provider may be asked for (control characters, `..` segments, too long)."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class MalformedRequestError(FramegateError):
+    """The request cannot be read at all: broken JSON, a path or query that is no UTF-8."""
 
 
 class UnauthenticatedError(FramegateError):
@@ -235,6 +268,18 @@ class ObjectArchivedError(StorageError):
     state: ClassVar[HealthState] = "available"
 
 
+class ObjectTooLargeError(StorageError):
+    """The object is longer than what may be read into memory for this purpose."""
+
+    state: ClassVar[HealthState] = "available"
+
+    def __init__(self, key: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"The object has {size_bytes} bytes; at most {limit_bytes} are read here.")
+        self.key = key
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
 class BrokenStreamError(StorageError):
     """The bucket broke off after the first byte; the client's connection must be aborted, never ended."""
 
@@ -244,6 +289,10 @@ class BrokenStreamError(StorageError):
 
 class DatabaseUnavailableError(FramegateError):
     """PostgreSQL does not answer."""
+
+
+class AnswerAbortedError(FramegateError):
+    """An answer could not be finished; raised to the server so that it cuts the connection."""
 
 
 class SchemaError(FramegateError):

@@ -81,19 +81,18 @@ class Changes:
             try:
                 connection = connection or await self._listen()
                 await _ping_until_lost(connection)
+                self._note_loss()
             except DatabaseUnavailableError:
                 await asyncio.sleep(_RETRY_EVERY_S)
             finally:
-                self._note_loss()
                 if connection is not None:
                     connection.terminate()
                 connection = None
 
     def _note_loss(self) -> None:
-        if self._connected:
-            self._connected = False
-            self._trusted_until = time.monotonic() + TRUST_S
-            _log.warning("changes_lost")
+        self._connected = False
+        self._trusted_until = time.monotonic() + TRUST_S
+        _log.warning("changes_lost")
 
 
 async def _ping_until_lost(connection: asyncpg.Connection) -> None:
@@ -134,6 +133,11 @@ class Remembered(Generic[K, V]):
         self._changes.require_fresh()
         row = self._rows.get(key)
         return row if row is not None else await self._load_and_keep(key)
+
+    def forget(self, key: K) -> None:
+        """Drop one row at once: whoever changed it must not read the old one before the database speaks."""
+        self._generation += 1
+        self._rows.pop(key, None)
 
     async def _load_and_keep(self, key: K) -> V | None:
         generation = self._generation

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.db.session import CONNECT_TIMEOUT_S, engine_url, translating_errors
+from app.db.session import CONNECT_TIMEOUT_S, Database, engine_url, translating_errors
 from app.errors import SchemaError
 
 _SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
@@ -44,14 +44,21 @@ async def upgrade(url: str, revision: str = "head") -> None:
 
 async def require_current(url: str) -> None:
     """Raise `SchemaError` unless the schema is exactly this program's newest; says what to do."""
+    await _with_connection(url, _require_current)
 
-    def run(connection: Connection) -> None:
-        current = _current(connection)
-        _refuse_newer(current)
-        if current != _head():
-            raise SchemaError("The database's schema is not up to date. Run: framegate migrate")
 
-    await _with_connection(url, run)
+async def require_schema(database: Database) -> None:
+    """Raise `SchemaError` unless the schema is this program's newest, by one query on an open pool."""
+    async with database.session() as session:
+        connection = await session.connection()
+        await connection.run_sync(_require_current)
+
+
+def _require_current(connection: Connection) -> None:
+    current = _current(connection)
+    _refuse_newer(current)
+    if current != _head():
+        raise SchemaError("The database's schema is not up to date. Run: framegate migrate")
 
 
 async def _with_connection(url: str, run: Runner) -> None:

@@ -36,6 +36,7 @@ class Database:
             max_overflow=pool_size,
             pool_timeout=CONNECT_TIMEOUT_S,
             pool_pre_ping=True,
+            hide_parameters=True,  # an error's text must not carry what was to be stored
             connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": {"application_name": "framegate"}},
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)

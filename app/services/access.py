@@ -80,20 +80,7 @@ class AccessService:
 
     async def create_token(self, principal: Principal, name: str, lifetime: timedelta | None) -> NewToken:
         """Make a further token of the principal's own user."""
-        return await self._store_token(principal.user_id, name, lifetime)
-
-    async def issue_token(self, user_name: str, role: Role | None, lifetime: timedelta | None) -> NewToken:
-        """Make a token of a user, and the user if there is none; for the command line.
-
-        Raises `CommandError` for a bad name, or a role that an existing user does not have.
-        """
-        if not USER_NAME.fullmatch(user_name):
-            raise CommandError(f"{user_name!r} is no user name: 1 to 150 letters, digits or any of _ . @ + -")
-        async with self._database.session() as session:
-            user = await queries.find_or_create_user(session, user_name, role or "user")
-        if role is not None and user.role != role:
-            raise CommandError(f"The user {user_name} exists already with the role {user.role}.")
-        return await self._store_token(user.id, "", lifetime)
+        return await _store_token(self._database, principal.user_id, name, lifetime)
 
     async def list_tokens(self, principal: Principal, after: int, limit: int) -> list[TokenRow]:
         """List the principal's own tokens that are not revoked, by id."""
@@ -108,13 +95,6 @@ class AccessService:
                 raise MissingError("token", "There is no such token.")
             await queries.revoke_token(session, token_id)
 
-    async def _store_token(self, user_id: int, name: str, lifetime: timedelta | None) -> NewToken:
-        text = TOKEN_PREFIX + secrets.token_urlsafe(24)
-        expires_at = None if lifetime is None else datetime.now(UTC) + lifetime
-        async with self._database.session() as session:
-            row = await queries.insert_token(session, user_id, name, digest(text), expires_at)
-        return NewToken(row, text)
-
     async def _load_by_digest(self, key: bytes) -> TokenRow | None:
         async with self._database.session() as session:
             return await queries.token_by_digest(session, key)
@@ -122,6 +102,30 @@ class AccessService:
     async def _load_by_id(self, key: int) -> TokenRow | None:
         async with self._database.session() as session:
             return await queries.token_by_id(session, key)
+
+
+async def issue_token(
+    database: Database, user_name: str, role: Role | None, lifetime: timedelta | None
+) -> NewToken:
+    """Make a token of a user, and the user if there is none; for the command line.
+
+    Raises `CommandError` for a bad name, or a role that an existing user does not have.
+    """
+    if not USER_NAME.fullmatch(user_name):
+        raise CommandError(f"{user_name!r} is no user name: 1 to 150 letters, digits or any of _ . @ + -")
+    async with database.session() as session:
+        user = await queries.find_or_create_user(session, user_name, role or "user")
+    if role is not None and user.role != role:
+        raise CommandError(f"The user {user_name} exists already with the role {user.role}.")
+    return await _store_token(database, user.id, "", lifetime)
+
+
+async def _store_token(database: Database, user_id: int, name: str, lifetime: timedelta | None) -> NewToken:
+    text = TOKEN_PREFIX + secrets.token_urlsafe(24)
+    expires_at = None if lifetime is None else datetime.now(UTC) + lifetime
+    async with database.session() as session:
+        row = await queries.insert_token(session, user_id, name, digest(text), expires_at)
+    return NewToken(row, text)
 
 
 def _principal(row: TokenRow | None) -> Principal:

@@ -1,0 +1,39 @@
+"""Objects of an attached storage: who may read them, and the reading."""
+
+from app.services.access import Principal
+from app.services.buckets import Buckets
+from app.storage.base import ListPage, Method, ObjectRead, ReadOptions
+
+
+class ObjectService:
+    """Reads and lists objects for those who may see their storage."""
+
+    def __init__(self, buckets: Buckets) -> None:
+        self._buckets = buckets
+
+    async def read(
+        self, principal: Principal, storage_id: int, key: str, method: Method, options: ReadOptions
+    ) -> ObjectRead:
+        """Answer a GET or HEAD of one object before its first byte is taken; the caller closes the body.
+
+        No database connection is held while bytes flow. Raises `MissingError`, `InvalidKeyError`,
+        `PreconditionFailedError`, `RangeNotSatisfiableError` and every `StorageError`.
+        """
+        bucket = await self._buckets.of(await self._buckets.row_for(principal, storage_id))
+        if method == "HEAD":
+            return await bucket.head(key, options)
+        return await bucket.open(key, options)
+
+    async def list(
+        self,
+        principal: Principal,
+        storage_id: int,
+        prefix: str,
+        delimiter: str,
+        cursor: str | None,
+        limit: int,
+    ) -> ListPage:
+        """List one page of objects in the bucket's own order; see `Bucket.list`."""
+        row = await self._buckets.row_for(principal, storage_id)
+        bucket = await self._buckets.of(row)
+        return await bucket.list(prefix or row.prefix, delimiter, cursor, limit)
