@@ -1,1 +1,3 @@
 """Framegate: streams image datasets from cloud buckets to annotation clients."""
+
+__version__ = "0.1.0"

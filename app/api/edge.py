@@ -1,0 +1,192 @@
+"""What every request passes, byte or JSON: its id, host, CORS, size, and the log line and metrics of its end."""
+
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Iterator
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import HOST_NOT_ALLOWED, HTTP_PROBLEMS, reply_with
+from app.api.replies import Headers, Reply, send_reply
+from app.errors import AnswerAbortedError, FramegateError
+from app.log import AccessLog
+from app.metrics import Metrics
+from app.settings import Settings
+
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_LOOKED_AT = frozenset(
+    {b"host", b"origin", b"x-request-id", b"content-length", b"access-control-request-method"}
+)
+_OPEN_TO_ANY_HOST = frozenset({"/livez", "/readyz", "/metrics"})
+_EXPOSED = b"ETag, Content-Range, Accept-Ranges, X-Request-Id"
+_PREFLIGHT: Headers = [
+    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
+    (
+        b"access-control-allow-headers",
+        b", ".join(
+            (
+                b"Authorization, Content-Type, Range, If-Match, If-None-Match, If-Modified-Since",
+                b"If-Unmodified-Since, If-Range, Cache-Control, Prefer, X-Request-Id",
+            )
+        ),
+    ),
+    (b"access-control-max-age", b"600"),
+]
+
+_log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """The outermost ASGI app; keeps nothing between requests but counters."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, access_log: AccessLog) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._access_log = access_log
+        self._hosts = _Hosts(settings)
+        self._origins = frozenset(origin.encode("latin-1") for origin in settings.cors_origins)
+        self._max_body_bytes = settings.max_body_bytes
+        self._ids = (
+            f"{prefix}-{count:x}" for prefix in [secrets.token_hex(4)] for count in itertools.count(1)
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or pass on lifespan messages."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = {name: value for name, value in scope["headers"] if name in _LOOKED_AT}
+        request_id = self._id(headers.get(b"x-request-id"))
+        scope["request_id"] = request_id
+        passage = _Passage(send, [(b"x-request-id", request_id.encode()), *self._cors(headers)])
+        self._metrics.running.inc()
+        try:
+            reply = self._answered_here(scope, headers)
+            if reply is not None:
+                await send_reply(reply, receive, passage.send)
+            else:
+                await self._app(scope, receive, passage.send)
+        except Exception as error:
+            if passage.complete:
+                return None  # the answer to a fault of ours was sent, and the fault was logged with it
+            if not passage.status:
+                raise
+            _log.warning("answer_aborted", request_id=request_id, error=_described(error))
+            raise AnswerAbortedError from error
+        finally:
+            self._metrics.running.dec()
+            self._note(scope, request_id, passage)
+
+    def _id(self, given: bytes | None) -> str:
+        return given.decode() if given and _GIVEN_ID.fullmatch(given) else next(self._ids)
+
+    def _answered_here(self, scope: Scope, headers: dict[bytes, bytes]) -> Reply | None:
+        request_id = scope["request_id"]
+        if not self._hosts.allow(headers.get(b"host", b"")) and scope["path"] not in _OPEN_TO_ANY_HOST:
+            detail = "Add the host to FRAMEGATE_ALLOWED_HOSTS to serve it."
+            return reply_with(HOST_NOT_ALLOWED, detail, request_id)
+        if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            return Reply(204, _PREFLIGHT if self._allows(headers.get(b"origin")) else [])
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            return reply_with(HTTP_PROBLEMS[413], self._too_large(), request_id)
+        return None
+
+    def _too_large(self) -> str:
+        return f"A body has at most {self._max_body_bytes} bytes (FRAMEGATE_MAX_BODY_BYTES)."
+
+    def _cors(self, headers: dict[bytes, bytes]) -> Headers:
+        if not self._origins:
+            return []
+        vary = (b"vary", b"Origin")
+        origin = headers.get(b"origin")
+        if origin is None or not self._allows(origin):
+            return [vary]
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", _EXPOSED),
+            vary,
+        ]
+
+    def _allows(self, origin: bytes | None) -> bool:
+        return origin is not None and (origin in self._origins or b"*" in self._origins)
+
+    def _note(self, scope: Scope, request_id: str, passage: "_Passage") -> None:
+        seconds = time.perf_counter() - passage.started
+        route, method = _route(scope), scope["method"]
+        self._metrics.answered(route, method, passage.status, passage.sent_bytes, seconds)
+        self._access_log.add(
+            request_id,
+            method,
+            scope["path"],
+            passage.status,
+            passage.sent_bytes,
+            seconds,
+            aborted=not passage.complete,
+        )
+
+
+def _ids() -> Iterator[str]:
+    """Give ids that no other process gives, without asking for randomness each time."""
+    prefix = secrets.token_hex(4)
+    return (f"{prefix}-{count:x}" for count in itertools.count(1))
+
+
+class _Passage:
+    """The way out of one answer: adds headers to its head, and counts what passes."""
+
+    __slots__ = ("_extra", "_send", "complete", "sent_bytes", "started", "status")
+
+    def __init__(self, send: Send, extra: Headers) -> None:
+        self._send = send
+        self._extra = extra
+        self.started = time.perf_counter()
+        self.status = 0
+        self.sent_bytes = 0
+        self.complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *self._extra]
+        elif message["type"] == "http.response.body":
+            self.sent_bytes += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+
+class _Hosts:
+    """The host names that may be asked for: absolute links are made from them."""
+
+    def __init__(self, settings: Settings) -> None:
+        names = [name.lower() for name in settings.allowed_hosts]
+        if settings.public_url:
+            names.append(_host_of_url(settings.public_url))
+        self._any = "*" in names
+        self._exact = frozenset(name.encode() for name in names)
+        self._suffixes = tuple(name[1:].encode() for name in names if name.startswith("*."))
+
+    def allow(self, host: bytes) -> bool:
+        """Tell whether a Host header names one of ours; its port does not matter."""
+        if self._any or host in self._exact:
+            return True
+        name = re.sub(rb":[0-9]{1,5}\Z", b"", host.lower())
+        return name in self._exact or bool(self._suffixes and name.endswith(self._suffixes))
+
+
+def _host_of_url(url: str) -> str:
+    return re.sub(r":[0-9]+\Z", "", url.split("://", 1)[1].split("/", 1)[0]).lower()
+
+
+def _route(scope: Scope) -> str:
+    name = scope.get("route_name")
+    if name is not None:
+        return str(name)
+    route = scope.get("route")
+    return str(getattr(route, "name", None) or "unmatched")
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if isinstance(error, FramegateError) else type(error).__name__

@@ -1,0 +1,108 @@
+"""From any exception of a request to its problem, for the lane and for FastAPI alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
+from starlette.types import Scope
+
+from app.api.faults import faults_of
+from app.api.problems import HTTP_PROBLEMS, reply_to, reply_with
+from app.api.replies import Headers, Reply, Sent
+from app.errors import DatabaseUnavailableError, FramegateError, InvalidInputError, StorageError
+from app.lifespan import services_of
+
+_log = structlog.get_logger(__name__)
+
+# What pydantic calls a body that is no JSON, or not JSON by its Content-Type.
+_NO_JSON = "json_invalid"
+_DETAILS = {
+    404: "There is nothing at this path.",
+    405: "This method is not served here.",
+    400: "The request cannot be read.",
+}
+
+
+def reply_to_failure(error: Exception, scope: Scope) -> Reply:
+    """Give the answer to whatever went wrong; only our own faults are logged as errors."""
+    request_id = scope["request_id"]
+    match error:
+        case RequestValidationError():
+            return _invalid(error, scope)
+        case HTTPException():
+            problem = HTTP_PROBLEMS.get(error.status_code, HTTP_PROBLEMS[400])
+            detail = _DETAILS.get(error.status_code, str(error.detail))
+            return reply_with(problem, detail, request_id, _raw(error.headers))
+        case FramegateError():
+            _note(error, scope)
+            return reply_to(error, request_id)
+        case _:
+            _log.error("internal_error", request_id=request_id, exc_info=error)
+            return reply_with(HTTP_PROBLEMS[500], "The fault is ours; it was logged.", request_id)
+
+
+def install(app: FastAPI) -> None:
+    """Let every exception of a FastAPI app become a problem."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        reply = reply_to_failure(error, request.scope)
+        if reply.status == 405:
+            reply.headers[:] = [pair for pair in reply.headers if pair[0] != b"allow"]
+            reply.headers.append((b"allow", _allowed(app, request.scope["path"])))
+        return Sent(reply)
+
+    for kind in (RequestValidationError, HTTPException, FramegateError, Exception):
+        app.add_exception_handler(kind, handle)
+
+
+def _allowed(app: FastAPI, path: str) -> bytes:
+    """Give every method that a path is served by; the router knows those of its first route alone."""
+    methods = {
+        method.upper()
+        for template, operations in app.openapi()["paths"].items()
+        if compile_path(template.replace("{key}", "{key:key}"))[0].match(path)
+        for method in operations
+    }
+    return ", ".join(sorted(methods)).encode()
+
+
+def _note(error: FramegateError, scope: Scope) -> None:
+    if isinstance(error, StorageError):
+        services_of(scope).metrics.refused(error)
+        if error.state != "available":
+            _log.warning(
+                "storage_refused",
+                request_id=scope["request_id"],
+                error=type(error).__name__,
+                detail=str(error),
+            )
+    elif isinstance(error, DatabaseUnavailableError):
+        _log.warning("database_unavailable", request_id=scope["request_id"])
+
+
+def _invalid(error: RequestValidationError, scope: Scope) -> Reply:
+    request_id = scope["request_id"]
+    errors = error.errors()
+    if any(one["loc"][0] == "path" for one in errors):
+        return reply_with(HTTP_PROBLEMS[404], "There is nothing at this path.", request_id)
+    if any(one["type"] == _NO_JSON for one in errors):
+        return reply_with(HTTP_PROBLEMS[400], "The body is not JSON.", request_id)
+    if any(tuple(one["loc"]) == ("body",) for one in errors) and not _says_json(scope):
+        return reply_with(
+            HTTP_PROBLEMS[415], "Send JSON, and say so: Content-Type: application/json.", request_id
+        )
+    return reply_to(InvalidInputError(*faults_of(errors)), request_id)
+
+
+def _says_json(scope: Scope) -> bool:
+    said = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    essence = said.partition(b";")[0].strip().lower()
+    return essence in {b"application/json", b"application/merge-patch+json"}
+
+
+def _raw(headers: Mapping[str, Any] | None) -> Headers:
+    return [(name.lower().encode(), str(value).encode("latin-1")) for name, value in (headers or {}).items()]

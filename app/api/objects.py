@@ -1,0 +1,93 @@
+"""Routes of objects: listings, and bytes by the same function that the lane calls."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.convertors import PathConvertor, register_url_convertor
+
+from app.api.delivery import object_reply, raw_key_of, request_of
+from app.api.deps import Caller, Cursor, KeyPrefix, Limit, OpenServices, StorageId
+from app.api.replies import Sent
+from app.api.schemas.fields import Page
+from app.api.schemas.objects import ObjectAnswer
+from app.api.schemas.problem import BUCKET, problems
+
+
+class KeyConvertor(PathConvertor):
+    """The rest of the path, line breaks too: what no key may hold is refused as a key, not as a path."""
+
+    regex = "(?s:.+)"
+
+
+register_url_convertor("key", KeyConvertor())
+
+router = APIRouter(prefix="/v1/storages/{storage_id}", tags=["Objects"])
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole object.", "content": {"image/*": _BINARY, "*/*": _BINARY}},
+    206: {"description": "The asked part.", "content": {"*/*": _BINARY}},
+    304: {"description": "Your copy is current."},
+}
+BYTES_PROBLEMS = problems(401, 403, 404, 412, 416, 422, *BUCKET)
+CONDITIONS: dict[str, Any] = {
+    "parameters": [
+        {"in": "header", "name": name, "required": False, "schema": {"type": "string"}, "description": text}
+        for name, text in (
+            ("Range", "One range of bytes: `bytes=0-99`, `bytes=100-`, `bytes=-100`."),
+            ("If-None-Match", "304 if the object's entity tag is one of these."),
+            ("If-Modified-Since", "304 if it did not change since."),
+            ("If-Match", "412 unless its entity tag is one of these."),
+            ("If-Unmodified-Since", "412 if it changed since."),
+            ("If-Range", "The range only if the object is still this one, else the whole."),
+        )
+    ]
+    + [
+        {"in": "query", "name": name, "required": False, "schema": {"type": kind}, "description": text}
+        for name, kind, text in (
+            ("download", "boolean", "As an attachment, with the key's last part as file name."),
+        )
+    ]
+}
+SIGNED: list[dict[str, Any]] = [
+    {
+        "in": "query",
+        "name": name,
+        "required": False,
+        "schema": {"type": kind},
+        "description": "Of a signed URL.",
+    }
+    for name, kind in (("expires", "integer"), ("token_id", "integer"), ("signature", "string"))
+]
+
+
+@router.get("/objects", responses=problems(401, 404, 422, *BUCKET))
+async def list_objects(
+    storage_id: StorageId,
+    caller: Caller,
+    services: OpenServices,
+    prefix: KeyPrefix = "",
+    delimiter: Annotated[
+        Literal["", "/"], Query(description="`/` folds everything below a folder into one prefix.")
+    ] = "",
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[ObjectAnswer]:
+    """List objects in the bucket's own order; without `prefix`, from the storage's prefix on."""
+    page = await services.objects.list(caller, storage_id, prefix, delimiter, cursor, limit)
+    return Page(items=[ObjectAnswer.of(item) for item in page.items], next_cursor=page.cursor)
+
+
+_OBJECT: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {**BYTES, **BYTES_PROBLEMS},
+    "openapi_extra": {"parameters": CONDITIONS["parameters"] + SIGNED, "security": [{"token": []}, {}]},
+}
+
+
+@router.get("/objects/{key:key}", **_OBJECT)
+@router.head("/objects/{key:key}", **_OBJECT)
+async def get_object(storage_id: StorageId, key: str, services: OpenServices, request: Request) -> Response:
+    """Stream one object; its key is the rest of the path, percent-decoded once."""
+    scope = request.scope
+    return Sent(await object_reply(services, request_of(scope), storage_id, raw_key_of(scope)))

@@ -1,0 +1,215 @@
+"""The only table from what went wrong to what is answered: RFC 9457 problems."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from app.api.replies import Headers, Reply
+from app.errors import (
+    AccessDeniedError,
+    AddressRefusedError,
+    BrokenStreamError,
+    BucketMissingError,
+    ConflictError,
+    CredentialExpiredError,
+    CredentialUnreadableError,
+    DatabaseUnavailableError,
+    ForbiddenError,
+    FramegateError,
+    InvalidInputError,
+    InvalidKeyError,
+    MalformedRequestError,
+    MisconfiguredError,
+    MissingError,
+    NoImageError,
+    NotReadyError,
+    ObjectArchivedError,
+    ObjectMissingError,
+    ObjectTooLargeError,
+    PreconditionFailedError,
+    ProbeRefusedError,
+    RangeNotSatisfiableError,
+    SchemaError,
+    SignedUrlError,
+    StaleRevisionError,
+    StorageError,
+    StorageTimeoutError,
+    ThrottledError,
+    UnauthenticatedError,
+    UnreachableError,
+    UpstreamError,
+    WrongRegionError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+DATABASE_RETRY_AFTER_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One kind of problem: where it is documented, what it is called, what status it answers."""
+
+    slug: str
+    title: str
+    status: int
+    extras: Callable[[Any], Mapping[str, object]] = field(default=lambda _: {})
+    headers: Callable[[Any], Headers] = field(default=lambda _: [])
+
+
+def _errors(error: InvalidInputError) -> Mapping[str, object]:
+    return {"errors": [{"pointer": fault.pointer, "detail": fault.detail} for fault in error.faults]}
+
+
+def _checklist(error: ProbeRefusedError) -> Mapping[str, object]:
+    checks = [
+        {"name": check.name, "ok": check.ok, "detail": check.detail, "remedy": check.remedy}
+        for check in error.checks
+    ]
+    return {**_errors(error), "ok": False, "checks": checks}
+
+
+def _remedy(error: StorageError) -> Mapping[str, object]:
+    return {"remedy": error.remedy} if error.remedy else {}
+
+
+def _challenge(error: UnauthenticatedError) -> Headers:
+    # RFC 6750 section 3.1: no error code where no credential was presented.
+    invalid = b', error="invalid_token"' if error.presented else b""
+    return [(b"www-authenticate", b'Bearer realm="framegate"' + invalid)]
+
+
+def _retry_after(seconds: int) -> Headers:
+    return [(b"retry-after", b"%d" % seconds)]
+
+
+def _unsatisfied(error: RangeNotSatisfiableError) -> Headers:
+    tag = [] if error.etag is None else [(b"etag", error.etag.encode("latin-1"))]
+    return [(b"content-range", b"bytes */%d" % error.size_bytes), (b"accept-ranges", b"bytes"), *tag]
+
+
+_STORAGE_ERROR = Problem("storage-error", "The bucket failed", 502, _remedy)
+_ACCESS_DENIED = Problem("storage-access-denied", "The bucket refused our credential", 502, _remedy)
+
+PROBLEMS: Mapping[type[FramegateError], Problem] = {
+    InvalidInputError: Problem("invalid-request", "The request is not valid", 422, _errors),
+    ProbeRefusedError: Problem("invalid-request", "The bucket refused", 422, _checklist),
+    MalformedRequestError: Problem("malformed-request", "The request cannot be read", 400),
+    InvalidKeyError: Problem("invalid-key", "No object can have this key", 400),
+    UnauthenticatedError: Problem("unauthenticated", "A valid token is needed", 401, headers=_challenge),
+    ForbiddenError: Problem("forbidden", "This is not allowed", 403),
+    SignedUrlError: Problem("signed-url-invalid", "This signed URL is not valid", 403),
+    MissingError: Problem("not-found", "There is no such thing", 404),
+    ConflictError: Problem("conflict", "This contradicts the present state", 409),
+    NotReadyError: Problem(
+        "manifest-not-ready", "The manifest is not registered", 409, lambda error: {"state": error.state}
+    ),
+    StaleRevisionError: Problem(
+        "revision-gone",
+        "The manifest has a newer revision",
+        410,
+        lambda error: {"current_revision": error.current_revision},
+    ),
+    PreconditionFailedError: Problem("precondition-failed", "A condition of the request does not hold", 412),
+    RangeNotSatisfiableError: Problem(
+        "range-not-satisfiable",
+        "No byte of that range exists",
+        416,
+        lambda error: {"size_bytes": error.size_bytes},
+        _unsatisfied,
+    ),
+    NoImageError: Problem("no-image", "This frame has no image", 422),
+    ObjectMissingError: Problem("object-not-found", "There is no such object", 404),
+    ObjectTooLargeError: _STORAGE_ERROR,
+    ObjectArchivedError: Problem("object-archived", "The object lies in an archive", 502, _remedy),
+    AccessDeniedError: _ACCESS_DENIED,
+    CredentialExpiredError: _ACCESS_DENIED,
+    CredentialUnreadableError: Problem(
+        "credential-unreadable", "Our key to this credential is gone", 502, _remedy
+    ),
+    BucketMissingError: Problem("storage-not-found", "The bucket is gone", 502, _remedy),
+    MisconfiguredError: _STORAGE_ERROR,
+    WrongRegionError: _STORAGE_ERROR,
+    UnreachableError: _STORAGE_ERROR,
+    AddressRefusedError: _STORAGE_ERROR,
+    UpstreamError: _STORAGE_ERROR,
+    BrokenStreamError: _STORAGE_ERROR,
+    StorageTimeoutError: Problem("storage-timeout", "The bucket did not answer in time", 504, _remedy),
+    ThrottledError: Problem(
+        "storage-throttled",
+        "The bucket is too busy",
+        503,
+        headers=lambda error: _retry_after(error.retry_after_s),
+    ),
+    SchemaError: Problem("database-unavailable", "The database's schema does not fit", 503),
+    DatabaseUnavailableError: Problem(
+        "database-unavailable",
+        "The database does not answer",
+        503,
+        headers=lambda _: _retry_after(DATABASE_RETRY_AFTER_S),
+    ),
+}
+
+# A missing thing of these kinds has a problem of its own; all others are `not-found`.
+_MISSING_SLUGS = {"frame": "frame-not-found", "object": "object-not-found"}
+
+HTTP_PROBLEMS: Mapping[int, Problem] = {
+    400: Problem("malformed-request", "The request cannot be read", 400),
+    404: Problem("not-found", "There is no such thing", 404),
+    405: Problem("method-not-allowed", "This method is not served here", 405),
+    413: Problem("body-too-large", "The request's body is too large", 413),
+    415: Problem("unsupported-media-type", "The request's body must be JSON", 415),
+    500: Problem("internal-error", "Something went wrong in Framegate", 500),
+}
+HOST_NOT_ALLOWED = Problem("host-not-allowed", "This host name is not served here", 400)
+
+
+def reply_to(error: FramegateError, request_id: str, extras: Mapping[str, object] | None = None) -> Reply:
+    """Give the answer to a domain error."""
+    problem = PROBLEMS[type(error)]
+    slug = _MISSING_SLUGS.get(error.what, problem.slug) if isinstance(error, MissingError) else problem.slug
+    detail = str(error)
+    more = {**problem.extras(error), **(extras or {})}
+    return _render(slug, problem, detail, request_id, more, problem.headers(error))
+
+
+def reply_with(problem: Problem, detail: str, request_id: str, headers: Headers | None = None) -> Reply:
+    """Give the answer of a problem that HTTP itself has."""
+    return _render(problem.slug, problem, detail, request_id, {}, headers or [])
+
+
+def _render(
+    slug: str,
+    problem: Problem,
+    detail: str,
+    request_id: str,
+    extras: Mapping[str, object],
+    headers: Headers,
+) -> Reply:
+    body = orjson.dumps(
+        {
+            "type": f"/problems/{slug}",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": detail,
+            "instance": f"urn:framegate:request:{request_id}",
+            **extras,
+        }
+    )
+    return Reply(
+        problem.status,
+        [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            *headers,
+        ],
+        body,
+    )
+
+
+def all_slugs() -> Sequence[str]:
+    """Give every slug that an answer can carry, each documented in `docs/problems.md`."""
+    kinds = (*PROBLEMS.values(), *HTTP_PROBLEMS.values(), HOST_NOT_ALLOWED)
+    return sorted({kind.slug for kind in kinds} | set(_MISSING_SLUGS.values()))

@@ -1,0 +1,96 @@
+"""Bodies and answers of users, tokens and signed URLs."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from app.api.schemas.fields import Body, DisplayName, Id, View
+from app.api.schemas.storages import Key
+from app.db.access import TokenRow
+from app.services.access import NewToken
+from app.services.signed_urls import LONGEST_S, SHORTEST_S
+
+
+class MeAnswer(View):
+    """The caller."""
+
+    id: int
+    name: str
+    role: Literal["admin", "user", "worker"]
+    token_id: int
+
+
+class TokenBody(Body):
+    """A further token of the caller's own."""
+
+    name: DisplayName | None = None
+    """What it is for; shown in lists."""
+    expires: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}[smhd]$")] | None = None
+    """How long it lives, such as `30d` or `12h`; null: until it is revoked."""
+
+
+class TokenAnswer(View):
+    """A token as lists show it; the token itself was shown once."""
+
+    id: int
+    name: str
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class NewTokenAnswer(TokenAnswer):
+    """A token just made."""
+
+    token: str
+    """Shown this once."""
+
+    @classmethod
+    def made(cls, new: NewToken) -> "NewTokenAnswer":
+        """Show a new token."""
+        return cls.model_validate({**token_facts(new.row), "token": new.text})
+
+
+def token_facts(row: TokenRow) -> dict[str, Any]:
+    """Give what lists show of a token."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "created_at": row.created_at,
+        "expires_at": row.expires_at,
+    }
+
+
+class SignedUrlBody(Body):
+    """An object to sign a read of: by storage and key, or by manifest and number."""
+
+    storage_id: Id | None = None
+    key: Key | None = None
+    manifest_id: Id | None = None
+    number: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    expires_in_s: Annotated[int, Field(ge=SHORTEST_S, le=LONGEST_S)] = 3600
+    """Seconds until it ends."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "SignedUrlBody":
+        by_key = (self.storage_id is not None, self.key is not None)
+        by_frame = (self.manifest_id is not None, self.number is not None)
+        if not (all(by_key) and not any(by_frame)) and not (all(by_frame) and not any(by_key)):
+            raise ValueError("give storage_id and key, or manifest_id and number")
+        return self
+
+
+class SignedUrlAnswer(View):
+    """A URL that reads one object without a token."""
+
+    url: str
+    expires_at: datetime
+
+
+SIGNED_URL_EXAMPLES: dict[str, Any] = {
+    "object": {"summary": "An object by its key", "value": {"storage_id": 1, "key": "pets/beagle.jpg"}},
+    "frame": {
+        "summary": "A frame by its number, for ten minutes",
+        "value": {"manifest_id": 1, "number": 0, "expires_in_s": 600},
+    },
+}

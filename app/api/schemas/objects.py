@@ -1,0 +1,32 @@
+"""Answers of object listings."""
+
+from datetime import datetime
+from typing import Literal
+
+from app.api.schemas.fields import View
+from app.storage.base import ListedObject
+
+
+class ObjectAnswer(View):
+    """One entry of a listing; the facts are null on prefixes."""
+
+    key: str
+    type: Literal["object", "prefix"]
+    size_bytes: int | None
+    etag: str | None
+    """As in the header, quotes included."""
+    last_modified: datetime | None
+    media_type: str | None
+    """What it would be served as."""
+
+    @classmethod
+    def of(cls, item: ListedObject) -> "ObjectAnswer":
+        """Show an entry."""
+        return cls(
+            key=item.key,
+            type="prefix" if item.is_prefix else "object",
+            size_bytes=item.size_bytes,
+            etag=item.etag,
+            last_modified=item.last_modified,
+            media_type=item.media_type,
+        )

@@ -1,0 +1,149 @@
+"""Opens everything that a process holds, in one stack, and hands it over as one typed value."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.types import Scope
+
+from app.db.changes import Changes
+from app.db.migrate import require_schema
+from app.db.session import Database
+from app.errors import CommandError
+from app.jobs.runner import JobRunner
+from app.metrics import Metrics
+from app.secrets import Sealer, load_keys
+from app.services.access import AccessService
+from app.services.buckets import Buckets, OpenBucket
+from app.services.frames import FrameService
+from app.services.jobs import JobService
+from app.services.manifests import ManifestService
+from app.services.objects import ObjectService
+from app.services.signed_urls import UrlSigner
+from app.services.storages import StorageService
+from app.settings import Settings
+from app.storage.bucket import Bucket
+from app.storage.gate import Gate
+from app.storage.guard import Guard
+from app.storage.providers import open_provider
+from app.storage.sdk import SharedSession
+from app.storage.source import Source
+from app.storage.tls import tls_context
+from app.storage.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What handlers may ask for; opened with the process, closed with it."""
+
+    settings: Settings
+    metrics: Metrics
+    database: Database
+    access: AccessService
+    signer: UrlSigner
+    storages: StorageService
+    objects: ObjectService
+    manifests: ManifestService
+    frames: FrameService
+    jobs: JobService
+    buckets: Buckets
+
+
+def services_of(scope: Scope) -> Services:
+    """Give the services of the process that answers a request."""
+    return cast("Services", scope["state"]["services"])
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
+    """Open the services of a process that answers requests, in the order in which they need each other.
+
+    Raises `CommandError` (settings), `SchemaError` (run `framegate migrate`), `DatabaseUnavailableError`.
+    """
+    async with AsyncExitStack() as stack:
+        services = await _opened(stack, settings, metrics)
+        if settings.inline_jobs:
+            await _run_jobs(stack, services)
+        yield services
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings) -> AsyncIterator[Services]:
+    """Open the services of a process that runs background jobs and answers nothing."""
+    async with AsyncExitStack() as stack:
+        services = await _opened(stack, settings, Metrics())
+        await _run_jobs(stack, services)
+        yield services
+
+
+async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Services:
+    database = await _open_database(stack, settings)
+    changes = Changes(database)
+    sealer = Sealer(load_keys(settings))
+    access = AccessService(database, changes)
+    buckets = Buckets(database, changes, sealer, _bucket_opener(stack, settings))
+    stack.push_async_callback(buckets.aclose)
+    jobs = JobService(database)
+    services = Services(
+        settings=settings,
+        metrics=metrics,
+        database=database,
+        access=access,
+        signer=UrlSigner(sealer, access),
+        storages=StorageService(database, sealer, buckets),
+        objects=ObjectService(buckets),
+        manifests=ManifestService(database, buckets, jobs),
+        frames=FrameService(database, changes),
+        jobs=jobs,
+        buckets=buckets,
+    )
+    stack.push_async_callback(changes.aclose)
+    await changes.start()
+    return services
+
+
+async def _open_database(stack: AsyncExitStack, settings: Settings) -> Database:
+    if settings.database_url is None:
+        raise CommandError("FRAMEGATE_DATABASE_URL: is needed here; `framegate serve` starts one by itself.")
+    database = Database(settings.database_url)
+    stack.push_async_callback(database.aclose)
+    await require_schema(database)
+    return database
+
+
+def _bucket_opener(stack: AsyncExitStack, settings: Settings) -> OpenBucket:
+    guard = Guard(settings.allowed_private_endpoints, connect_timeout_s=settings.connect_timeout_s)
+    tls = tls_context(settings.ca_file)
+    shared = SharedSession(guard, tls)
+    stack.push_async_callback(shared.aclose)
+    transport = Transport(
+        guard,
+        tls,
+        first_byte_timeout_s=settings.first_byte_timeout_s,
+        idle_timeout_s=settings.idle_timeout_s,
+        max_connections_per_origin=4 * settings.upstream_concurrency,
+    )
+    stack.push_async_callback(transport.aclose)
+
+    async def open_bucket(source: Source) -> Bucket:
+        provider = await open_provider(
+            source,
+            shared,
+            connect_timeout_s=settings.connect_timeout_s,
+            read_timeout_s=settings.first_byte_timeout_s,
+        )
+        return Bucket(
+            provider,
+            transport,
+            Gate(settings.upstream_concurrency, settings.upstream_queue),
+            source.prefix,
+        )
+
+    return open_bucket
+
+
+async def _run_jobs(stack: AsyncExitStack, services: Services) -> None:
+    runner = JobRunner(services.database, services.buckets.open_stored, services.settings)
+    stack.push_async_callback(runner.aclose)
+    await runner.start()
