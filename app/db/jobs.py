@@ -167,7 +167,7 @@ async def beat(session: AsyncSession, job: JobRow, progress: Progress) -> bool |
     None: this run no longer owns the job (given to another process, or removed), and must stop.
     """
     statement = update(JOBS).where(*_is_run(job))
-    statement = statement.values(done=progress.done, total=progress.total)
+    statement = statement.values(beat_at=func.now(), done=progress.done, total=progress.total)
     cancelling: bool | None = (
         await session.execute(statement.returning(JOBS.c.cancel_requested))
     ).scalar_one_or_none()
