@@ -11,8 +11,8 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     InvalidRegionError,
     ReadTimeoutError,
-    ResponseParserError,
 )
+from botocore.parsers import ResponseParserError
 
 from app.errors import (
     Fault,
@@ -21,7 +21,6 @@ from app.errors import (
     StorageError,
     StorageTimeoutError,
     UnreachableError,
-    UpstreamError,
 )
 from app.storage.base import Answer, Capabilities, ListPage, Method, Origin, SignedRequest
 from app.storage.clock import learned_skew
@@ -38,7 +37,7 @@ from app.storage.providers.s3_refusals import (
 )
 from app.storage.providers.s3_signature import S3Signer
 from app.storage.sdk import Redirected, SharedSession
-from app.storage.source import Anonymous, S3Source
+from app.storage.source import Anonymous, KeyPair, S3Source
 
 MAX_PAGE = 1000
 
@@ -62,6 +61,7 @@ class S3Provider:
         self._bucket = source.bucket
         self._is_aws = source.endpoint_url is None
         self._anonymous = isinstance(source.auth, Anonymous)
+        self._has_token = isinstance(source.auth, KeyPair) and source.auth.session_token is not None
 
     @property
     def clock_skew_s(self) -> float:
@@ -93,8 +93,8 @@ class S3Provider:
                 answer = await self._client.list_objects_v2(
                     Bucket=self._bucket, MaxKeys=min(limit, MAX_PAGE), EncodingType="url", **given
                 )
-        except UpstreamError as error:
-            if cursor and _is_bad_request(error.__cause__):
+        except StorageError as error:
+            if cursor and self._refuses_cursor(error.__cause__):
                 raise InvalidInputError(
                     Fault("query:cursor", "The bucket does not know this cursor.")
                 ) from error
@@ -129,7 +129,7 @@ class S3Provider:
             answer = error.response
         except Redirected as error:
             raise wrong_region(error.region) from error
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, ResponseParserError, OSError) as error:
             raise self._failure(error) from error
         hint = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region")
         region = region_name(hint)
@@ -146,8 +146,14 @@ class S3Provider:
             raise explain(self._redirection(error), key) from error
         except StorageError as error:
             raise self._moved(error) from error
-        except (BotoCoreError, OSError, ValueError) as error:
+        except (BotoCoreError, ResponseParserError, OSError, ValueError) as error:
             raise self._failure(error) from error
+
+    def _refuses_cursor(self, error: BaseException | None) -> bool:
+        if not isinstance(error, ClientError):
+            return False
+        code = error.response.get("Error", {}).get("Code")
+        return code == "InvalidArgument" or (code == "InvalidToken" and not self._has_token)
 
     def _refusal(self, error: ClientError) -> Refusal:
         facts, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
@@ -210,10 +216,3 @@ def _host_header(parts: SplitResult) -> str:
     """Give Host as clients send it: without the scheme's own port."""
     default = ":443" if parts.scheme == "https" else ":80"
     return parts.netloc.removesuffix(default)
-
-
-def _is_bad_request(error: BaseException | None) -> bool:
-    return (
-        isinstance(error, ClientError)
-        and error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 400
-    )
