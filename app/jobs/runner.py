@@ -215,8 +215,10 @@ class JobRunner:
 
     @staticmethod
     async def _wait_for(event: asyncio.Event, seconds: float) -> None:
+        # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the event.
         with suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await event.wait()
         event.clear()
 
 
