@@ -10,8 +10,8 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import HOST_NOT_ALLOWED, HTTP_PROBLEMS, reply_with
-from app.api.replies import Headers, Reply, send_reply
-from app.errors import AnswerAbortedError, FramegateError
+from app.api.replies import BROKEN_BY, Headers, Reply, send_reply
+from app.errors import AnswerAbortedError, FramegateError, StorageError
 from app.log import AccessLog
 from app.metrics import Metrics
 from app.settings import Settings
@@ -68,12 +68,14 @@ class Edge:
                 await send_reply(reply, receive, passage.send)
             else:
                 await self._app(scope, receive, passage.send)
+            if BROKEN_BY in scope:
+                raise scope[BROKEN_BY]  # noqa: TRY301 - to end as an error that came up by the lane
         except Exception as error:
             if passage.complete:
                 return None  # the answer to a fault of ours was sent, and the fault was logged with it
             if not passage.status:
                 raise
-            _log.warning("answer_aborted", request_id=request_id, error=_described(error))
+            self._note_abort(request_id, error)
             raise AnswerAbortedError from error
         finally:
             self._metrics.running.dec()
@@ -112,6 +114,11 @@ class Edge:
 
     def _allows(self, origin: bytes | None) -> bool:
         return origin is not None and (origin in self._origins or b"*" in self._origins)
+
+    def _note_abort(self, request_id: str, error: Exception) -> None:
+        if isinstance(error, StorageError):
+            self._metrics.refused(error)
+        _log.warning("answer_aborted", request_id=request_id, error=_described(error))
 
     def _note(self, scope: Scope, request_id: str, passage: "_Passage") -> None:
         seconds = time.perf_counter() - passage.started

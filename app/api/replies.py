@@ -8,7 +8,12 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.errors import StorageError
+
 Headers = list[tuple[bytes, bytes]]
+
+BROKEN_BY = "framegate.broken_by"
+"""Where a scope keeps the error that broke its answer off."""
 
 
 class Stream(Protocol):
@@ -84,5 +89,11 @@ class Sent(Response):
         self._reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; see `send_reply`."""
-        await send_reply(self._reply, receive, send)
+        """Send it; see `send_reply`. A stream that breaks is left in the scope, for the edge to abort with.
+
+        Raised through Starlette's error handlers it would be logged as a fault of ours.
+        """
+        try:
+            await send_reply(self._reply, receive, send)
+        except StorageError as error:
+            scope[BROKEN_BY] = error
