@@ -30,7 +30,7 @@ from app.errors import (
 from app.storage.answers import entity_tag
 from app.storage.base import Answer, Capabilities, ListedObject, ListPage, Method, SignedRequest
 from app.storage.clock import learned_skew
-from app.storage.failures import failure_behind, unknown_name
+from app.storage.failures import chain, failure_behind, unknown_name
 from app.storage.names import endpoint_origin
 from app.storage.providers.azure_access import Access, ReadSignature, access_to
 from app.storage.providers.azure_refusals import Refusal, explain, refusal_of, retry_after_s, speaks_of_time
@@ -154,6 +154,11 @@ class AzureProvider:
             raise self._unreached(error) from error
         except (AzureError, OSError) as error:
             raise self._failure(error) from error
+        except (AttributeError, TypeError, ValueError) as error:
+            # What the SDK stumbles over when the answer is a web page (azure-storage-blob 12.31).
+            refused = next((link for link in chain(error) if isinstance(link, HttpResponseError)), None)
+            refusal = Refusal(200, None, self._access.auth) if refused is None else self._refusal(refused)
+            raise explain(refusal, key) from error
 
     def _refusal(self, error: HttpResponseError) -> Refusal:
         code = getattr(error, "error_code", None)

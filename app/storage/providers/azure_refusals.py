@@ -71,6 +71,12 @@ _FIREWALL = _Words(
     "The account refuses this request: its firewall, a policy, or a right that the credential lacks.",
     "Let Framegate's address through the account's network rules, and grant Read and List.",
 )
+_NOT_COVERED = _Words(
+    AccessDeniedError,
+    "secret",
+    "The SAS token does not cover this container, or the account's firewall refuses Framegate's address.",
+    SAS_REMEDY,
+)
 _NOT_PUBLIC = _Words(
     AccessDeniedError,
     "auth",
@@ -198,6 +204,8 @@ def _words(refusal: Refusal, *, reading: bool) -> _Words:
         return _unauthenticated(refusal)
     if refusal.code == "ResourceNotFound":
         return _NOT_PUBLIC if refusal.auth == "anonymous" else _NO_CONTAINER
+    if refusal.code == "AuthorizationFailure" and refusal.auth == "sas_token":
+        return _NOT_COVERED
     return _BY_CODE.get(refusal.code or "") or _by_status(refusal, reading=reading)
 
 

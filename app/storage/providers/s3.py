@@ -123,14 +123,11 @@ class S3Provider:
 
     async def _check_region(self) -> None:
         """Compare our region with the one that HEAD bucket names, in refusals too; raises `WrongRegionError`."""
-        try:
-            answer = await self._client.head_bucket(Bucket=self._bucket)
-        except ClientError as error:
-            answer = error.response
-        except Redirected as error:
-            raise wrong_region(error.region) from error
-        except (BotoCoreError, ResponseParserError, OSError) as error:
-            raise self._failure(error) from error
+        async with self._explained():
+            try:
+                answer = await self._client.head_bucket(Bucket=self._bucket)
+            except ClientError as error:
+                answer = error.response
         hint = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region")
         region = region_name(hint)
         if region is not None and region != self._region:
