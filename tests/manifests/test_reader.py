@@ -2,8 +2,10 @@
 
 import json
 import random
+import re
 from dataclasses import astuple
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -421,3 +423,12 @@ def test_a_fault_is_found_in_a_line_of_many_parts_too() -> None:
 def test_every_code_says_what_happened_and_what_to_do() -> None:
     for code, kind in PROBLEMS.items():
         assert all(astuple(kind)), code
+
+
+def test_every_code_is_documented_and_no_other() -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "manifest-problems.md").read_text()
+    sections = dict(re.findall(r"^### ([a-z0-9-]+)\n\n(.*?)(?=\n#|\Z)", documented, re.DOTALL | re.MULTILINE))
+    assert set(sections) == set(PROBLEMS)
+    for code, kind in PROBLEMS.items():
+        assert kind.message.replace("{}", "…") in sections[code], code
+        assert kind.hint in sections[code], code
