@@ -6,7 +6,6 @@ endpoints from the environment, and build a TLS context per client. Here all of 
 
 import re
 import ssl
-from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -83,9 +82,6 @@ class _Direct:
 def _bound_session(shared: aiohttp.ClientSession) -> type[AIOHTTPSession]:
     class Session(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no types
         """aiobotocore's session over the shared one."""
-
-        def __init__(self, *args: Any, proxies: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-            super().__init__(*args, proxies={}, **kwargs)
 
         async def _get_session(self, proxy_url: str | None) -> _Direct:
             return _Direct(shared, self._timeout)

@@ -267,13 +267,14 @@ async def test_a_connect_that_hangs_leaves_time_for_the_next_address(
     resolving(answers("8.8.8.8", "1.1.1.1"))
     tried: list[str] = []
 
-    async def hang(sock: socket.socket, target: tuple[str, int]) -> None:
+    async def connect(sock: socket.socket, target: tuple[str, int]) -> None:
         tried.append(target[0])
-        await asyncio.sleep(60)
+        await asyncio.sleep(60 if target[0] == "8.8.8.8" else 0.01)
+        raise ConnectionRefusedError(111, "refused")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", hang)
-    with pytest.raises(StorageTimeoutError):
-        await Guard(connect_timeout_s=0.1).open(asyncio.Protocol, "slow.example", 443)
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
+    with pytest.raises(UnreachableError, match="refuses"):
+        await Guard(connect_timeout_s=0.2).open(asyncio.Protocol, "slow.example", 443)
     assert tried == ["8.8.8.8", "1.1.1.1"]
 
 

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from conftest import RawServer, system_tls
 
-from app.errors import BrokenStreamError, ThrottledError, UpstreamError
+from app.errors import BrokenStreamError, UpstreamError
 from app.storage.base import Answer, SignedRequest
 from app.storage.guard import Guard
 from app.storage.transport import Transport, read_up_to
+from tests.storage.raw_server import RawServer, system_tls
 
 Start = Callable[..., Awaitable[RawServer]]
 Client = Callable[..., Transport]
@@ -204,31 +204,3 @@ async def test_a_target_cannot_smuggle(raw_server: Start, client: Client, bad: b
         await transport.send(server.request(target=bad))
     assert await get(transport, server.request()) == b"hello"
     assert len(server.requests) == 1
-
-
-async def test_many_at_once_share_few_connections(raw_server: Start, client: Client) -> None:
-    async def answer(writer: asyncio.StreamWriter, number: int) -> None:
-        await asyncio.sleep(0.001)
-        target = server.requests[number - 1].split(b" ")[1]
-        body = target * 20_000
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-
-    server, transport = await raw_server(answer), client(max_connections_per_origin=7)
-    targets = [b"/%04d" % number for number in range(200)]
-    bodies = await asyncio.gather(*(get(transport, server.request(target=t), 50_000) for t in targets))
-    assert bodies == [target * 20_000 for target in targets]
-    assert server.connections == 7
-    assert transport.connection_counts()[server.origin] == (7, 7)
-
-
-async def test_who_waits_too_long_for_a_connection_is_throttled(raw_server: Start, client: Client) -> None:
-    async def answer(writer: asyncio.StreamWriter, number: int) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 600000\r\n\r\n")
-
-    server = await raw_server(answer)
-    transport = client(max_connections_per_origin=1, first_byte_timeout_s=0.1)
-    held = await transport.send(server.request())
-    with pytest.raises(ThrottledError):
-        await transport.send(server.request())
-    assert not isinstance(held.body, bytes)
-    await held.body.aclose()

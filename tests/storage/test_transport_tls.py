@@ -10,7 +10,6 @@ import trustme
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError
-from conftest import RawServer, system_tls
 
 from app.errors import StorageTimeoutError, UnreachableError, UpstreamError
 from app.storage.base import Origin, SignedRequest
@@ -19,6 +18,7 @@ from app.storage.guard import Guard
 from app.storage.sdk import SharedSession
 from app.storage.tls import tls_context
 from app.storage.transport import Transport, read_up_to
+from tests.storage.raw_server import RawServer, system_tls
 
 Start = Callable[..., Awaitable[RawServer]]
 NAME = "bucket.example.test"
