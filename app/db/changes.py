@@ -126,7 +126,7 @@ class Remembered(Generic[K, V]):
         self._clear_all = clear_all
         self._rows: LRUCache[K, V] = LRUCache(most)
         self._generation = 0
-        changes.subscribe(self._on_change, self._on_reset)
+        changes.subscribe(self._on_change, self.clear)
 
     async def get(self, key: K) -> V | None:
         """Give the row of `key`, from memory or by one load; None is never remembered."""
@@ -138,6 +138,11 @@ class Remembered(Generic[K, V]):
         """Drop one row at once: whoever changed it must not read the old one before the database speaks."""
         self._generation += 1
         self._rows.pop(key, None)
+
+    def clear(self) -> None:
+        """Drop every row."""
+        self._generation += 1
+        self._rows.clear()
 
     async def _load_and_keep(self, key: K) -> V | None:
         generation = self._generation
@@ -155,7 +160,3 @@ class Remembered(Generic[K, V]):
             self._rows.clear()
         else:
             self._rows.pop(cast("K", row_id), None)  # such caches are keyed by the row's id
-
-    def _on_reset(self) -> None:
-        self._generation += 1
-        self._rows.clear()

@@ -1,6 +1,7 @@
 """Brings a database to the newest schema, and tells whether it is there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -57,7 +58,7 @@ async def require_schema(database: Database) -> None:
 def _require_current(connection: Connection) -> None:
     current = _current(connection)
     _refuse_newer(current)
-    if current != _head():
+    if current != _revisions()[0]:
         raise SchemaError("The database's schema is not up to date. Run: framegate migrate")
 
 
@@ -72,8 +73,10 @@ async def _with_connection(url: str, run: Runner) -> None:
         await engine.dispose()
 
 
-def _head() -> str | None:
-    return ScriptDirectory(str(_SCRIPTS)).get_current_head()
+@cache
+def _revisions() -> Sequence[str]:
+    """Give the revisions that this program knows, the newest first."""
+    return tuple(script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions())
 
 
 def _current(connection: Connection) -> str | None:
@@ -81,8 +84,7 @@ def _current(connection: Connection) -> str | None:
 
 
 def _refuse_newer(current: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and current not in _revisions():
         raise SchemaError(
             f"The database's schema ({current}) is newer than this program. Use the version that wrote it."
         )

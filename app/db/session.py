@@ -18,6 +18,8 @@ POOL_SIZE = 10
 
 # PostgreSQL's own words for "not now": class 57 (shutdown), 53300 (too many connections), 08 (connection).
 _GONE_STATES = ("57P", "53300", "08")
+# And for "not you": class 28 (wrong user or password), 3D000 (no such database).
+_REFUSED_STATES = ("28", "3D000")
 
 
 def engine_url(url: str) -> URL:
@@ -78,18 +80,28 @@ async def translating_errors() -> AsyncIterator[None]:
         raise DatabaseUnavailableError("The database does not answer.") from error
     except asyncpg.CannotConnectNowError as error:
         raise DatabaseUnavailableError("The database is starting or stopping.") from error
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        raise DatabaseUnavailableError(_REFUSED) from error
     except DBAPIError as error:
+        if _state(error).startswith(_REFUSED_STATES):
+            raise DatabaseUnavailableError(_REFUSED) from error
         if is_gone(error):
             raise DatabaseUnavailableError("The database does not answer.") from error
         raise
+
+
+_REFUSED = "The database refuses the user, the password or the database's name."
 
 
 def is_gone(error: DBAPIError) -> bool:
     """Tell whether the database itself is at fault, rather than what it was asked."""
     if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
         return True
-    state = getattr(error.orig, "sqlstate", None) or ""
-    return str(state).startswith(_GONE_STATES)
+    return _state(error).startswith(_GONE_STATES)
+
+
+def _state(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
 
 
 async def driver_connection(session: AsyncSession) -> asyncpg.Connection:

@@ -94,6 +94,9 @@ class AccessService:
             if row is None or row.revoked_at or not may_see(principal, row.user_id):
                 raise MissingError("token", "There is no such token.")
             await queries.revoke_token(session, token_id)
+        # Here at once; other processes hear of it from the database.
+        self._by_digest.clear()
+        self._by_id.clear()
 
     async def _load_by_digest(self, key: bytes) -> TokenRow | None:
         async with self._database.session() as session:
