@@ -8,6 +8,7 @@ from app.storage.base import Answer, Origin, SignedRequest
 from app.storage.guard import Guard
 from app.storage.transport import faults
 from app.storage.transport.connection import Connection
+from app.storage.transport.head import request_bytes
 from app.storage.transport.pool import Pool
 
 _SCRATCH_BYTES = 262_144
@@ -54,15 +55,16 @@ class Transport:
         have no body, whatever length they tell. Raises `UnreachableError`, `AddressRefusedError`,
         `StorageTimeoutError`, `ThrottledError`, `UpstreamError`. Cancelled it leaves nothing open.
         """
+        data, is_head = request_bytes(request), request.method == "HEAD"
         pool = self._pool(request.origin)
         connection = pool.take() or await pool.acquire()
         try:
-            return await connection.exchange(request, whole_up_to)
+            return await connection.exchange(data, is_head=is_head, whole_up_to=whole_up_to)
         except faults.StaleConnectionError:
             # The server closed a kept connection while our request was on its way (RFC 9112 section 9.3.1).
             connection = await self._pool(request.origin).acquire(fresh=True)
         try:
-            return await connection.exchange(request, whole_up_to)
+            return await connection.exchange(data, is_head=is_head, whole_up_to=whole_up_to)
         except faults.StaleConnectionError:
             raise faults.unanswered() from None
 

@@ -5,10 +5,10 @@ import math
 from typing import Protocol, cast
 
 from app.errors import StorageError, UpstreamError
-from app.storage.base import Answer, SignedRequest
+from app.storage.base import Answer
 from app.storage.transport import faults
 from app.storage.transport.body import BodyStream, WholeBody
-from app.storage.transport.framing import Chunked, Counted, Framing, UntilClose
+from app.storage.transport.framing import Framing, framing_of
 from app.storage.transport.head import MAX_HEAD_BYTES, Head, MalformedError, parse_head
 
 NEVER = math.inf
@@ -70,13 +70,16 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- for whoever wants an answer ------------------------------------------------------------
 
-    async def exchange(self, request: SignedRequest, whole_up_to: int) -> Answer:
-        """Send one request and give its answer.
+    async def exchange(self, request: bytes, *, is_head: bool, whole_up_to: int) -> Answer:
+        """Send one request, as it stands on the wire, and give its answer.
 
         Raises `StaleConnectionError`, `UpstreamError`, `StorageTimeoutError`. Cancelled, or failed, it
         leaves the connection free or closed.
         """
-        answer = self._ask(request, whole_up_to)
+        if self.closed or self._transport is None:
+            raise faults.StaleConnectionError
+        self._transport.write(request)
+        answer = self._expect_answer(is_head, whole_up_to)
         try:
             got = await answer
         except asyncio.CancelledError:
@@ -155,11 +158,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- the request ----------------------------------------------------------------------------------
 
-    def _ask(self, request: SignedRequest, whole_up_to: int) -> "asyncio.Future[Answer | WholeBody]":
-        if self.closed or self._transport is None:
-            raise faults.StaleConnectionError
-        self._transport.write(_request_bytes(request))
-        self._is_head = request.method == "HEAD"
+    def _expect_answer(self, is_head: bool, whole_up_to: int) -> "asyncio.Future[Answer | WholeBody]":
+        self._is_head = is_head
         self._whole_up_to = whole_up_to
         self._heard = False
         self._interim = 0
@@ -236,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin_stream(self, head: Head, rest: memoryview) -> None:
         self.deadline = NEVER
-        self._framing = _framing(head)
+        self._framing = framing_of(head)
         self._stream = BodyStream(self)
         self._resolve(Answer(head.status, head.headers, self._stream, head.length_bytes))
         if len(rest) and not self.closed:
@@ -297,18 +297,3 @@ class Connection(asyncio.BufferedProtocol):
         elif answer is not None and not answer.done():
             stale = self._used and not self._heard and isinstance(fault, UpstreamError)
             answer.set_exception(faults.StaleConnectionError() if stale else fault)
-
-
-def _framing(head: Head) -> Framing:
-    if head.length_bytes is not None:
-        return Counted(head.length_bytes)
-    return Chunked() if head.chunked else UntilClose()
-
-
-def _request_bytes(request: SignedRequest) -> bytes:
-    lines = [request.method.encode() + b" " + request.target + b" HTTP/1.1"]
-    lines += [name + b": " + value for name, value in request.headers]
-    data = b"\r\n".join(lines) + b"\r\n\r\n"
-    if data.count(b"\n") != len(lines) + 1 or b" " in request.target:
-        raise ValueError("a request's target or header holds a line break or a space")
-    return data

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import httptools
 
-from app.storage.transport.head import MalformedError
+from app.storage.transport.head import Head, MalformedError
 
 
 class Framing(Protocol):
@@ -120,3 +120,10 @@ class Chunked:
     def left_bytes(self) -> int | None:
         """Nobody knows."""
         return None
+
+
+def framing_of(head: Head) -> Framing:
+    """Choose the framing that a head announces."""
+    if head.length_bytes is not None:
+        return Counted(head.length_bytes)
+    return Chunked() if head.chunked else UntilClose()

@@ -1,6 +1,8 @@
-"""Status line and headers of an answer, and how its body is framed (RFC 9112 section 6.3)."""
+"""The head of a request, written; the head of an answer, read (RFC 9112 sections 3 to 6)."""
 
 import httptools
+
+from app.storage.base import SignedRequest
 
 MAX_HEAD_BYTES = 65_536
 """Status line and headers together, those of 1xx answers before them included."""
@@ -37,6 +39,16 @@ class _Collector:
 
     def on_headers_complete(self) -> None:
         self.complete = True
+
+
+def request_bytes(request: SignedRequest) -> bytes:
+    """Write a request down; raises ValueError where its target or a header would smuggle a line in."""
+    lines = [request.method.encode() + b" " + request.target + b" HTTP/1.1"]
+    lines += [name + b": " + value for name, value in request.headers]
+    data = b"\r\n".join(lines) + b"\r\n\r\n"
+    if data.count(b"\n") != len(lines) + 1 or b" " in request.target:
+        raise ValueError("a request's target or header holds a line break or a space")
+    return data
 
 
 def parse_head(data: bytes) -> Head:
