@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from app.errors import StorageError
-from app.storage.base import Answer, Method, Provider, SignedRequest
+from app.storage.base import Answer, Method, Origin, Provider, SignedRequest
 from app.storage.streams import close_body
 
 UNDERSTOOD = frozenset({200, 206, 304, 412, 416})
@@ -49,8 +49,12 @@ class Upstream:
         return answer
 
     async def knock(self) -> Answer:
-        """Give the answer to a HEAD of an unlikely key, whatever it is; raises `StorageError` if none."""
-        answer = await self._send("HEAD", "framegate/is-anybody-there", ())
+        """Give the answer to a HEAD of the server's root, whatever it is; no credential goes along.
+
+        Raises `StorageError` when no answer comes.
+        """
+        origin = self.provider.origin
+        answer = await self._sender.send(SignedRequest(origin, "HEAD", b"/", ((b"host", _host(origin)),)))
         await close_body(answer.body)
         return answer
 
@@ -70,6 +74,11 @@ class Upstream:
     async def _refusal(self, answer: Answer, key: str) -> StorageError:
         body = await _error_body(answer)
         return self.provider.explain(answer.status, answer.headers, body, key)
+
+
+def _host(origin: Origin) -> bytes:
+    name = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return f"{name}:{origin.port}".encode("ascii")
 
 
 async def _error_body(answer: Answer) -> bytes:

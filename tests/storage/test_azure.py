@@ -292,14 +292,17 @@ async def test_words_for_single_blobs(servers: Servers) -> None:
             await container.head("k")
 
 
-async def test_our_clock_is_learned_from_a_refusal_and_kept(servers: Servers) -> None:
-    ahead = timedelta(hours=3)
+@pytest.mark.parametrize("hours", [3, -3])
+async def test_our_clock_is_learned_from_a_refusal_and_kept(servers: Servers, hours: int) -> None:
+    ahead = timedelta(hours=hours)
 
     async def handler(request: web.Request) -> web.StreamResponse:
         now = datetime.now(UTC) + ahead
-        ended = datetime.fromisoformat(request.query["se"]) < now
+        begin, end = (datetime.fromisoformat(request.query[name]) for name in ("st", "se"))
         return web.Response(
-            status=403 if ended else 200, headers={"Date": format_datetime(now, usegmt=True)}, text="x"
+            status=200 if begin <= now < end else 403,
+            headers={"Date": format_datetime(now, usegmt=True)},
+            text="x",
         )
 
     container = await servers.container(handler)

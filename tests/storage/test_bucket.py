@@ -626,6 +626,12 @@ async def test_a_knock_takes_any_answer_and_reads_the_clock() -> None:
     assert 3590 < bucket.clock_skew_s < 3610
 
 
+async def test_a_knock_carries_no_credential_and_needs_none() -> None:
+    server = Server()
+    await bucket_over(server).connect_check()
+    assert server.seen == [("HEAD", {"host": "bucket.example:443"})]
+
+
 async def test_closing_closes_the_provider_and_leaves_streams() -> None:
     bucket = bucket_over(Server(streams=True))
     read = await bucket.open("k")

@@ -271,6 +271,17 @@ async def test_a_bucket_of_another_region_says_which(servers: Servers, handler: 
     assert len(servers.seen) < 20
 
 
+async def test_botocore_does_not_hide_a_wrong_region_by_signing_anew(servers: Servers) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if "/eu-west-3/s3/" in request.headers["Authorization"]:
+            return web.Response(text="<ListBucketResult/>", content_type="application/xml")
+        return await refusing(400, "AuthorizationHeaderMalformed", more="<Region>eu-west-3</Region>")(request)
+
+    with pytest.raises(WrongRegionError) as caught:
+        await (await servers.bucket(handler)).check_access()
+    assert caught.value.region == "eu-west-3"
+
+
 async def test_a_wordless_head_of_another_region_says_which(servers: Servers) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.Response(status=400, headers={"x-amz-bucket-region": "eu-west-3"})
@@ -308,6 +319,17 @@ async def test_a_bucket_in_the_given_region_is_listed(servers: Servers) -> None:
     bucket._provider._is_aws = True  # type: ignore[attr-defined]  # as above
     await bucket.check_access()
     assert [request.method for request in servers.seen] == ["HEAD", "GET"]
+
+
+async def test_the_check_lists_below_the_storages_prefix_alone(servers: Servers) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.query.get("prefix") == "mine/":
+            return web.Response(text="<ListBucketResult/>", content_type="application/xml")
+        return await refusing(403, "AccessDenied")(request)
+
+    await (await servers.bucket(handler, prefix="mine/")).check_access()
+    with pytest.raises(AccessDeniedError):
+        await (await servers.bucket(handler, prefix="")).check_access()
 
 
 async def test_a_region_without_an_address_is_the_regions_fault(
@@ -378,6 +400,14 @@ async def test_a_closed_connection_and_a_refused_one_are_unreachable(servers: Se
         with pytest.raises(UnreachableError) as refused:
             await act
         assert refused.value.at == "endpoint_url"
+
+
+async def test_a_failure_to_reach_aws_is_at_no_field_that_was_not_given(servers: Servers) -> None:
+    bucket = await servers.open(S3Source("pets", KEYS, endpoint_url="http://127.0.0.1:1"))
+    bucket._provider._is_aws = True  # type: ignore[attr-defined]  # AWS itself is out of a test's reach
+    with pytest.raises(UnreachableError) as caught:
+        await bucket.list()
+    assert caught.value.at == ""
 
 
 async def test_an_endpoint_without_tls_is_said_so(servers: Servers) -> None:

@@ -62,6 +62,7 @@ class AzureProvider:
         self._signature = ReadSignature(access, source.container)
         self._access = access
         self._client = client
+        self._prefix = source.prefix
         self._at_account = "endpoint_url" if source.endpoint_url else "account_name"
         if access.auth == "connection_string":
             self._at_account = "auth/connection_string"
@@ -110,13 +111,13 @@ class AzureProvider:
         return ListPage([_listed(blob) for blob in blobs], pages.continuation_token or None)
 
     async def check_access(self) -> None:
-        """List one blob; a SAS that says itself that it may not is refused without asking."""
+        """List one blob below the source's prefix; a SAS that says itself that it may not is refused without asking."""
         if self._access.sas is not None:
             missing = read_sas(self._access.sas.get_secret_value()).missing_right()
             if missing is not None:
                 at = "auth/sas_token" if self._access.auth == "sas_token" else "auth/connection_string"
                 raise AccessDeniedError(missing, at=at, remedy=REMEDY)
-        await self.list("", "", None, 1)
+        await self.list(self._prefix, "", None, 1)
 
     async def put(self, key: str, body: bytes) -> None:
         """Store a small blob."""

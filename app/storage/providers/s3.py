@@ -59,6 +59,7 @@ class S3Provider:
         self._client = client
         self._stack = stack
         self._bucket = source.bucket
+        self._prefix = source.prefix
         self._is_aws = source.endpoint_url is None
         self._anonymous = isinstance(source.auth, Anonymous)
         self._has_token = isinstance(source.auth, KeyPair) and source.auth.session_token is not None
@@ -102,10 +103,13 @@ class S3Provider:
         return read_listing(answer[LISTING])
 
     async def check_access(self) -> None:
-        """List one key; on AWS ask where the bucket lives before."""
+        """List one key below the source's prefix; on AWS ask where the bucket lives before.
+
+        Policies may grant listings of a prefix alone, so no other place is asked for.
+        """
         if self._is_aws:
             await self._check_region()
-        await self.list("", "", None, 1)
+        await self.list(self._prefix, "", None, 1)
 
     async def put(self, key: str, body: bytes) -> None:
         """Store a small object."""
