@@ -1,5 +1,6 @@
 """Opens everything that a process holds, in one stack, and hands it over as one typed value."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -112,9 +113,21 @@ async def _open_database(stack: AsyncExitStack, settings: Settings) -> Database:
     return database
 
 
+def way_out(settings: Settings) -> tuple[Guard, ssl.SSLContext]:
+    """Make the guard and the TLS context of all ways to buckets; opens nothing.
+
+    Raises `CommandError` naming the setting that is at fault.
+    """
+    try:
+        guard = Guard(settings.allowed_private_endpoints, connect_timeout_s=settings.connect_timeout_s)
+    except ValueError as error:
+        name = "FRAMEGATE_ALLOWED_PRIVATE_ENDPOINTS"
+        raise CommandError(f"{name}: {error}. Example: {name}=minio.internal:9000,10.0.0.0/8") from None
+    return guard, tls_context(settings.ca_file)
+
+
 def _bucket_opener(stack: AsyncExitStack, settings: Settings) -> OpenBucket:
-    guard = Guard(settings.allowed_private_endpoints, connect_timeout_s=settings.connect_timeout_s)
-    tls = tls_context(settings.ca_file)
+    guard, tls = way_out(settings)
     shared = SharedSession(guard, tls)
     stack.push_async_callback(shared.aclose)
     transport = Transport(

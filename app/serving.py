@@ -17,7 +17,7 @@ from app import log
 from app.db.migrate import require_current, upgrade
 from app.embedded.postgres import EmbeddedPostgres
 from app.errors import CommandError
-from app.lifespan import open_worker
+from app.lifespan import open_worker, way_out
 from app.metrics import MULTIPROCESS_DIR
 from app.secrets import load_keys
 from app.settings import PREFIX, Settings
@@ -31,6 +31,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
     Raises `CommandError` for a taken port, `SchemaError` for a database to migrate first,
     `DatabaseUnavailableError`, `EmbeddedServerError`.
     """
+    way_out(settings)
     with bound_socket(host, port) as listening, database_of(settings, exclusive=True) as url:
         serve_on(listening, settings.model_copy(update={"database_url": url}), workers)
 

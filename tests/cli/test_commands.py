@@ -25,11 +25,14 @@ def one_line(text: str) -> str:
     return lines[0]
 
 
-async def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path) -> None:
-    ended = await framegate("serve", cwd=tmp_path, UPSTREAM_QUEUE="many")
+@pytest.mark.parametrize(
+    ("name", "value"), [("UPSTREAM_QUEUE", "many"), ("ALLOWED_PRIVATE_ENDPOINTS", "10.0.0.0/99")]
+)
+async def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, name: str, value: str) -> None:
+    ended = await framegate("serve", cwd=tmp_path, **{name: value})
     assert ended.code == 1
-    assert one_line(ended.err).startswith("framegate: FRAMEGATE_UPSTREAM_QUEUE: ")
-    assert "Example: FRAMEGATE_UPSTREAM_QUEUE=" in ended.err
+    assert one_line(ended.err).startswith(f"framegate: FRAMEGATE_{name}: ")
+    assert f"Example: FRAMEGATE_{name}=" in ended.err
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["serve", "--port", "x"], ["token", "create"]])
