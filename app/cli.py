@@ -12,7 +12,7 @@ import typer
 
 from app import __version__
 from app.db.access import Role
-from app.db.migrate import upgrade
+from app.db.migrate import require_current, upgrade
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError, FramegateError, InvalidInputError
 from app.secrets import Sealer, load_keys
@@ -155,6 +155,8 @@ def _with_database(settings: Settings, act: Callable[[Database], Coroutine[Any, 
     from app.serving import database_of  # noqa: PLC0415
 
     async def run(url: str) -> None:
+        if act is not _say_migrated:
+            await require_current(url)
         database = Database(url, pool_size=1)
         try:
             await act(database)

@@ -106,7 +106,8 @@ def hide(text: str) -> str:
 class AccessLog:
     """One line for each request, written in batches: a handler called for each doubles a request's cost."""
 
-    def __init__(self, form: Literal["console", "json"], stream: TextIO | None = None) -> None:
+    def __init__(self, level: str, form: Literal["console", "json"], stream: TextIO | None = None) -> None:
+        self._on = level in {"debug", "info"}
         self._form = form
         self._stream = stream or sys.stderr
         self._lines: list[str] = []
@@ -123,7 +124,9 @@ class AccessLog:
         *,
         aborted: bool,
     ) -> None:
-        """Note a finished request; written within `FLUSH_EVERY_S`."""
+        """Note a finished request; written within `FLUSH_EVERY_S`, or not at all above the level info."""
+        if not self._on:
+            return
         values = (request_id, method, path, status, sent_bytes, seconds, aborted)
         self._lines.append(_json_line(*values) if self._form == "json" else _console_line(*values))
         if self._timer is None:

@@ -11,10 +11,10 @@ from app import __version__, log
 from app.api import access, docs, failures, frames, health, jobs, manifests, objects, storages
 from app.api.edge import Edge
 from app.api.lane import Lane
+from app.api.openapi import DESCRIPTION, TAGS, document
 from app.lifespan import open_services
 from app.log import AccessLog
 from app.metrics import Metrics
-from app.api.openapi import DESCRIPTION, TAGS, document
 from app.settings import Settings
 
 
@@ -27,7 +27,7 @@ def create_app(settings: Settings | None = None, *, lane: bool = True) -> ASGIAp
     settings = settings or Settings.read()
     log.configure(settings.log_level, settings.log_format)
     metrics = Metrics()
-    access_log = AccessLog(settings.log_format)
+    access_log = AccessLog(settings.log_level, settings.log_format)
     api = _api(settings, metrics, access_log)
     return Edge(Lane(api) if lane else api, settings, metrics, access_log)
 

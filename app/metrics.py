@@ -3,7 +3,14 @@
 import os
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -30,6 +37,7 @@ class Metrics:
     _bound: dict[tuple[str, str, int], _Bound] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use
         registry = self.registry
         labels = ("route", "method", "status")
         self.requests = Counter("framegate_requests", "Requests answered.", labels, registry=registry)

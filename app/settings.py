@@ -104,7 +104,11 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _postgres(cls, value: str | None) -> str | None:
-        if value and not re.match(r"postgres(ql)?://", value):
+        try:
+            fits = not value or _is_postgres_url(value)
+        except ValueError:
+            fits = False
+        if not fits:
             raise ValueError("is no PostgreSQL URL")
         return value or None
 
@@ -155,6 +159,13 @@ def _one_line(error: ValidationError) -> str:
     fault = first["msg"].removeprefix("Value error, ")
     default = Settings.model_fields[name].default if name in Settings.model_fields else ""
     return f"{PREFIX}{name.upper()}: {fault}. Example: {PREFIX}{name.upper()}={_EXAMPLES.get(name, default)}"
+
+
+def _is_postgres_url(text: str) -> bool:
+    parts = urlsplit(text)
+    return (
+        parts.scheme in {"postgres", "postgresql"} and parts.port != 0
+    )  # a port that is none raises ValueError
 
 
 def parse_secret_keys(text: str) -> tuple[SecretKey, ...]:

@@ -49,9 +49,7 @@ class Edge:
         self._hosts = _Hosts(settings)
         self._origins = frozenset(origin.encode("latin-1") for origin in settings.cors_origins)
         self._max_body_bytes = settings.max_body_bytes
-        self._ids = (
-            f"{prefix}-{count:x}" for prefix in [secrets.token_hex(4)] for count in itertools.count(1)
-        )
+        self._ids = _ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or pass on lifespan messages."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from app.errors import (
+    AccessDeniedError,
     Fault,
     HealthState,
     InvalidKeyError,
@@ -16,6 +17,7 @@ from app.storage.bucket import Bucket
 
 TOLERATED_SKEW_S = 240
 _SAMPLE = 10
+_TO_WRITE = "Allow s3:PutObject and s3:DeleteObject, or a SAS with Create, Write and Delete on Object."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class _Checklist:
         self._passed("region")
         self._clock()
         if refusal is not None:
-            self._refused("credentials" if refusal.at.startswith("auth") else "list", refusal)
+            # A credential as a whole lacks a right; one of its fields is wrong.
+            self._refused("credentials" if refusal.at.startswith("auth/") else "list", refusal)
             return False
         self._passed("credentials")
         self._passed("list")
@@ -131,7 +134,10 @@ class _Checklist:
             await read.body.aclose()
 
     async def _write(self) -> None:
-        await self._bucket.write_check(f"{self._bucket.prefix}.framegate-probe-{uuid4().hex}")
+        try:
+            await self._bucket.write_check(f"{self._bucket.prefix}.framegate-probe-{uuid4().hex}")
+        except AccessDeniedError as error:
+            raise AccessDeniedError("The credential may not write.", at=error.at, remedy=_TO_WRITE) from error
 
     async def _manifest(self, index: int, key: str) -> None:
         name, before = f"manifest {key}", len(self._faults)

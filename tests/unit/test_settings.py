@@ -15,6 +15,7 @@ KEY = base64.b64encode(bytes(32)).decode()
     ("name", "value"),
     [
         ("DATABASE_URL", "mysql://h/d"),
+        ("DATABASE_URL", "postgresql://h:port/d"),
         ("SECRET_KEYS", "k1:short"),
         ("SECRET_KEYS", "k1"),
         ("SECRET_KEYS", f"k1:{KEY},k1:{KEY}"),
