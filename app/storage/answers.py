@@ -14,6 +14,11 @@ from app.storage.base import Answer, ByteRange, ObjectMeta, Suffix
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _BARE_ETAG = re.compile(r"[\x21\x23-\x7e]+")
 _CONTENT_RANGE = re.compile(rb"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+_FIXDATE = re.compile(r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII)
+_MONTHS = {
+    "Jan": 1, "Feb": 2, "Mar": 3, "Apr": 4, "May": 5, "Jun": 6,
+    "Jul": 7, "Aug": 8, "Sep": 9, "Oct": 10, "Nov": 11, "Dec": 12,
+}  # fmt: skip
 _LENGTH = re.compile(rb"\d{1,19}")
 
 
@@ -37,8 +42,14 @@ def http_date(text: str | None) -> datetime | None:
     if not text:
         return None
     try:
+        # The form that every server writes, by itself: the standard library's reader takes five times as long.
+        if found := _FIXDATE.fullmatch(text):
+            day, month, year, hour, minute, second = found.groups()
+            return datetime(
+                int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC
+            )
         moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
+    except (KeyError, ValueError, OverflowError):
         return None
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
