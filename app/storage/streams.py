@@ -18,6 +18,7 @@ class Window:
         self._take = take
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give the window's bytes in order, once."""
         skip, take = self._skip, self._take
         async for chunk in self._stream:
             piece = chunk[skip : skip + take]
@@ -31,6 +32,7 @@ class Window:
             raise BrokenStreamError("The bucket ended the object before its last byte.")
 
     async def aclose(self) -> None:
+        """Close the stream below; closing twice does nothing."""
         await self._stream.aclose()
 
 
@@ -42,9 +44,11 @@ class HeldStream:
         self._release: Callable[[], None] | None = release
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give the stream's bytes."""
         return self._stream.__aiter__()
 
     async def aclose(self) -> None:
+        """Close the stream and give the place back; closing twice does nothing."""
         release, self._release = self._release, None
         try:
             await self._stream.aclose()
