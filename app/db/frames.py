@@ -65,10 +65,16 @@ _COLUMNS = (
     FRAMES.c.meta,
 )
 _LAST_CHARACTER = "\U0010ffff"
+
+# Of a revision that was just loaded the planner knows nothing and expects few rows: it would read all of it
+# and sort. Every query here has an index whose order it can walk, and stops early.
+_WALK_INDEXES = text("SELECT set_config('enable_sort', 'off', true)")
 _RECORD = ("revision_id", "number", "key", "width_px", "height_px", "checksum", "meta")
 
 FEW = 2_000
 """A filter on keys that so many frames pass is answered from the index of keys, then sorted."""
+MAX_SIZE_PX = 2**31 - 2
+"""The largest that a manifest may give a picture; the column holds one more."""
 WINDOW = 20_000
 """Any other filter looks at so many numbers for one page, so that no page takes long."""
 
@@ -82,12 +88,13 @@ async def list_frames(
     """
     of_key = _key_conditions(wanted)
     conditions = [*of_key, *_other_conditions(wanted)]
+    await session.execute(_WALK_INDEXES)
     if not conditions:
         return await _page(session, _frames(revision_id), after, limit)
     if of_key and await _are_few(session, revision_id, of_key):
         # Materialized, or the planner may walk all numbers of the revision to save sorting a few rows.
-        hits = _frames(revision_id, *conditions).cte("hits").prefix_with("MATERIALIZED")
-        return await _page(session, select(hits), after, limit)
+        hits = _frames(revision_id, *conditions).order_by(FRAMES.c.key).cte("hits")
+        return await _page(session, select(hits.prefix_with("MATERIALIZED")), after, limit)
     return await _scan(session, _frames(revision_id, *conditions), revision_id, after, limit)
 
 
@@ -150,7 +157,8 @@ async def _goes_on(session: AsyncSession, revision_id: int, seen: int) -> bool:
 
 
 async def _are_few(session: AsyncSession, revision_id: int, of_key: list[ColumnElement[bool]]) -> bool:
-    some = select(FRAMES.c.key).where(FRAMES.c.revision_id == revision_id, *of_key).limit(FEW + 1)
+    some = select(FRAMES.c.key).where(FRAMES.c.revision_id == revision_id, *of_key)
+    some = some.order_by(FRAMES.c.key).limit(FEW + 1)
     found = (await session.execute(select(func.count()).select_from(some.subquery()))).scalar_one()
     return int(found) <= FEW
 
@@ -160,9 +168,25 @@ def _key_conditions(wanted: FrameFilter) -> list[ColumnElement[bool]]:
     conditions = [] if wanted.key is None else [FRAMES.c.key == wanted.key]
     for prefix in (wanted.prefix, None if wanted.glob is None else fixed_part(wanted.glob)):
         if prefix:
-            # In the order of code points (collation C) nothing that begins with `prefix` lies outside.
-            conditions += [FRAMES.c.key >= prefix, FRAMES.c.key < prefix + _LAST_CHARACTER]
+            conditions.append(FRAMES.c.key >= prefix)
+            if following := _behind(prefix):
+                conditions.append(FRAMES.c.key < following)
     return conditions
+
+
+def _in_column(bound: int) -> int:
+    """Give the bound of the column's type that means the same: no size is negative, and none as large."""
+    return max(-1, min(bound, MAX_SIZE_PX + 1))
+
+
+def _behind(prefix: str) -> str:
+    """Give the first text, in the order of code points (collation C), behind all that begin with `prefix`."""
+    stem = prefix.rstrip(_LAST_CHARACTER)
+    if not stem:
+        return ""
+    following = ord(stem[-1]) + 1
+    # Surrogates are no characters of a text.
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
 def _other_conditions(wanted: FrameFilter) -> list[ColumnElement[bool]]:
@@ -172,7 +196,7 @@ def _other_conditions(wanted: FrameFilter) -> list[ColumnElement[bool]]:
         (wanted.min_height_px, FRAMES.c.height_px.__ge__),
         (wanted.max_height_px, FRAMES.c.height_px.__le__),
     )
-    conditions = [compare(bound) for bound, compare in bounds if bound is not None]
+    conditions = [compare(_in_column(bound)) for bound, compare in bounds if bound is not None]
     if wanted.glob is not None:
         conditions.append(FRAMES.c.key.regexp_match(glob_pattern(wanted.glob)))
     return conditions

@@ -10,7 +10,7 @@ from app.db.jobs import JobRow, job_by_id
 from app.db.manifests import ManifestRow, ProblemRow
 from app.db.session import Database
 from app.db.storages import storage_by_id
-from app.errors import Fault, InvalidInputError, InvalidKeyError, MissingError, ObjectMissingError
+from app.errors import Fault, InvalidInputError, MissingError, ObjectMissingError
 from app.jobs.queue import JobKind, Task, enqueue
 from app.services import cursors
 from app.services.access import Principal, may_see
@@ -18,6 +18,7 @@ from app.services.buckets import Buckets
 from app.services.jobs import JobService
 from app.services.revisions import place_in_revision
 from app.storage.base import PLAIN_READ
+from app.storage.keys import key_fault
 
 MAX_ID = 2**63 - 1
 
@@ -69,6 +70,8 @@ class ManifestService:
         `InvalidInputError` at `/key` when there is no such object, and what a bucket may raise.
         """
         storage = await self._buckets.row_for(principal, storage_id)
+        if fault := key_fault(key):
+            raise InvalidInputError(Fault("/key", fault))
         found = await self._attached(storage_id, key)
         if found is not None:
             return found
@@ -145,8 +148,6 @@ class ManifestService:
         bucket = await self._buckets.open_stored(storage_id)
         try:
             await bucket.head(key, PLAIN_READ)
-        except InvalidKeyError as error:
-            raise InvalidInputError(Fault("/key", error.detail)) from error
         except ObjectMissingError as error:
             raise InvalidInputError(Fault("/key", error.detail)) from error
 

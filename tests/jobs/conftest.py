@@ -21,6 +21,7 @@ from app.jobs.queue import JobKind, Task, enqueue
 from app.jobs.runner import JobRunner, Pace
 from app.settings import Settings
 from app.storage.base import ByteStream, ObjectMeta, ObjectRead, ReadOptions
+from app.storage.keys import check_key
 
 HEADER = b'{"version":"1.1"}\n{"type":"images"}\n'
 QUICK = Pace(beat_s=0.05, stale_s=20, poll_s=0.1, sweep_s=0.1, retry_s=0.05)
@@ -70,6 +71,8 @@ class ToyBucket:
         self.reads: list[ReadOptions] = []
         self.streams: list[Stream] = []
         self.size_bytes: int | None = None
+        self.head_error: Exception | None = None
+        self.busy = False
 
     def put(self, key: str, body: bytes, etag: str | None = None) -> None:
         self.objects[key] = (body, etag if etag is not None else f'"{hash(body):x}"')
@@ -84,6 +87,18 @@ class ToyBucket:
             return ObjectRead(meta, not_modified=True)
         self.streams.append(Stream(body, self.chunk, self.gate, self.error))
         return ObjectRead(meta, self.streams[-1])
+
+    async def head(self, key: str, _: ReadOptions) -> ObjectRead:
+        if self.head_error is not None:
+            raise self.head_error
+        check_key(key)
+        if key not in self.objects:
+            raise ObjectMissingError(key)
+        body, etag = self.objects[key]
+        return ObjectRead(ObjectMeta(key, len(body), etag, None, None))
+
+    async def aclose(self) -> None:
+        pass
 
 
 class World:
@@ -110,7 +125,8 @@ class World:
         try:
             yield runner
         finally:
-            await runner.aclose()
+            async with asyncio.timeout(8):  # less than a runner waits for its last words
+                await runner.aclose()
 
     async def attach(self, key: str = "set/manifest.jsonl", kind: JobKind = "register") -> JobRow:
         async with self.database.session() as session:

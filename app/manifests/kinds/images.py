@@ -10,7 +10,8 @@ from app.manifests.exact import MAX_DEPTH, Line, read_line, read_value
 from app.manifests.names import MAX_KEY_BYTES, is_plain, name_fault
 from app.manifests.problems import LineFault, shown
 
-MAX_PIXELS = 2**31 - 1
+MAX_PIXELS = 2**31 - 2
+"""One less than the column holds, so that every bound that lies above all pictures has a value."""
 MAX_META_BYTES = 64 * 1024
 """A page has up to 1,000 frames, and is answered from memory."""
 _METAS_KEPT = 1024
