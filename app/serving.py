@@ -45,8 +45,11 @@ def serve_on(listening: socket.socket, settings: Settings, workers: int = 1) -> 
     config = _config(settings, workers)
     log.configure(settings.log_level, settings.log_format)
     if workers == 1:
+        server = uvicorn.Server(config)
         with _signals_only_stop():
-            uvicorn.Server(config).run(sockets=[listening])
+            server.run(sockets=[listening])
+        if not server.started:
+            raise CommandError("The service could not start; its log says why.")
         return
     with _shared_metrics():
         Multiprocess(config, [listening]).run()
