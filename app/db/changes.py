@@ -19,6 +19,9 @@ TRUST_S = 15.0
 _PING_EVERY_S = 5.0
 _RETRY_EVERY_S = 1.0
 
+_LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What a connection of our own says that is dead, or that the server sends away."""
+
 _log = structlog.get_logger(__name__)
 
 K = TypeVar("K", bound=Hashable)
@@ -65,7 +68,11 @@ class Changes:
 
     async def _listen(self) -> asyncpg.Connection:
         connection = await self._database.connect()
-        await connection.add_listener(CHANNEL, self._hear)
+        try:
+            await connection.add_listener(CHANNEL, self._hear)
+        except BaseException:
+            connection.terminate()
+            raise
         for reset in self._resets:
             reset()
         self._connected = True
@@ -82,7 +89,7 @@ class Changes:
                 connection = connection or await self._listen()
                 await _ping_until_lost(connection)
                 self._note_loss()
-            except DatabaseUnavailableError:
+            except (DatabaseUnavailableError, *_LOST):
                 await asyncio.sleep(_RETRY_EVERY_S)
             finally:
                 if connection is not None:
@@ -102,7 +109,7 @@ async def _ping_until_lost(connection: asyncpg.Connection) -> None:
     while not lost.is_set() and not connection.is_closed():
         try:
             await connection.execute("SELECT 1", timeout=_PING_EVERY_S)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _LOST:
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(lost.wait(), _PING_EVERY_S)

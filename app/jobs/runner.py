@@ -105,6 +105,9 @@ class JobRunner:
                 return await queries.claim_job(session, tuple(self._works), self._pace.stale_s)
         except DatabaseUnavailableError:
             return None
+        except Exception as error:  # a table may be away while a backup is restored: work is looked for again
+            _log.error("jobs_unreadable", exc_info=error)
+            return None
 
     async def _run(self, run: Run) -> None:
         """Do one job from its start to a written end."""
@@ -190,15 +193,12 @@ class JobRunner:
         while True:
             try:
                 connection = await self._database.connect()
-            except DatabaseUnavailableError:
+                try:
+                    await self._hear(connection)
+                finally:
+                    connection.terminate()
+            except (DatabaseUnavailableError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await asyncio.sleep(self._pace.retry_s)
-                continue
-            try:
-                await self._hear(connection)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                await asyncio.sleep(self._pace.retry_s)
-            finally:
-                connection.terminate()
 
     async def _hear(self, connection: asyncpg.Connection) -> None:
         lost = asyncio.Event()
@@ -209,8 +209,12 @@ class JobRunner:
 
     async def _sweep(self) -> None:
         while True:
-            with suppress(DatabaseUnavailableError):
+            try:
                 await sweep(self._database)
+            except DatabaseUnavailableError:
+                pass
+            except Exception as error:  # as above
+                _log.error("sweep_broken", exc_info=error)
             await self._wait_for(self._sweep_wake, self._pace.sweep_s)
 
     @staticmethod
