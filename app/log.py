@@ -86,8 +86,12 @@ def _quiet_libraries() -> None:
 
 
 def _not_aborted(record: logging.LogRecord) -> bool:
-    """Drop the server's traceback of a connection that we aborted on purpose; we logged why already."""
-    return not (record.exc_info and isinstance(record.exc_info[1], AnswerAbortedError))
+    """Drop the server's traceback of an answer that ended on purpose.
+
+    One that we aborted: we logged why already. One that outlived the grace time: the server says that, too.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, AnswerAbortedError | asyncio.CancelledError)
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -1,0 +1,83 @@
+"""SIGTERM: what streams may end, nobody new is let in, and the process ends in time, without a complaint."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from tests.faults.conftest import Serve, Taken, behind, eventually, pattern, take
+from tests.faults.process import Serving
+from tests.servers.fault_proxy import FaultProxy, Faults
+from tests.servers.fixtures import OpenProxy
+from tests.servers.s3 import S3Bucket
+
+LONG = pattern(16_000_000)
+
+
+@pytest.fixture
+async def proxy(s3_bucket: S3Bucket, fault_proxy: OpenProxy) -> FaultProxy:
+    """The way to a bucket with one long object, that can be made slow."""
+    await s3_bucket.put("long.bin", LONG)
+    return await fault_proxy(s3_bucket.server.endpoint_url)
+
+
+async def streaming(process: Serving, proxy: FaultProxy, bucket: S3Bucket) -> "list[asyncio.Task[Taken]]":
+    """Three readers in the middle of the object."""
+    attached = await process.admin.post("/v1/storages", json=behind(proxy, bucket))
+    path = f"/v1/storages/{attached.json()['id']}/objects/long.bin"
+    proxy.faults = Faults(bytes_per_s=1_000_000)
+    begun = proxy.bytes_down
+    readers = [asyncio.create_task(take(process.admin, path)) for _ in range(3)]
+    await eventually(lambda: proxy.bytes_down > begun + 1_000_000)
+    return readers
+
+
+async def refused(process: Serving) -> None:
+    """Wait until nobody new is let in."""
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                async with httpx.AsyncClient(trust_env=False) as new:
+                    await new.get(f"{process.url}/livez")
+            except httpx.ConnectError:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_streams_end_whole_within_the_grace_time(
+    serve: Serve, s3_bucket: S3Bucket, proxy: FaultProxy
+) -> None:
+    async with serve(grace_s=20) as process:
+        readers = await streaming(process, proxy, s3_bucket)
+        process.terminate()
+        await refused(process)
+        assert process.process.poll() is None
+        proxy.heal()
+        for got in await asyncio.gather(*readers):
+            assert (got.status, got.whole, got.body == LONG) == (200, True, True)
+        assert await process.exit_code() == 0
+        assert process.events("error") == []
+
+
+async def test_a_stream_longer_than_the_grace_time_is_cut(
+    serve: Serve, s3_bucket: S3Bucket, proxy: FaultProxy
+) -> None:
+    async with serve(grace_s=1) as process:
+        readers = await streaming(process, proxy, s3_bucket)
+        begun = time.monotonic()
+        process.terminate()
+        assert await process.exit_code() == 0
+        assert time.monotonic() - begun < 15
+        for got in await asyncio.gather(*readers):
+            assert (got.status, got.whole) == (200, False)
+            assert LONG.startswith(got.body)
+        await eventually(lambda: proxy.connections_open == 0)
+        assert "Traceback" not in process.log()
+
+
+async def test_an_idle_service_ends_at_once(serve: Serve) -> None:
+    async with serve(grace_s=30) as process:
+        assert (await process.admin.get("/v1/me")).status_code == 200  # a kept connection does not hold it up
+        process.terminate()
+        assert await process.exit_code() == 0
