@@ -1,0 +1,149 @@
+"""Readers that go away, wait in the queue for nothing, or take their time: they cost the others nothing."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.conftest import OpenSite, Serve, Site, behind, eventually, pattern
+from tests.servers.fault_proxy import Faults
+from tests.servers.fixtures import OpenProxy
+from tests.servers.s3 import S3Bucket
+
+MIB = 1024 * 1024
+LONG, SMALL = pattern(4 * MIB), pattern(50_000, 1)
+PLACES = 16
+KEPT = PLACES + 1
+"""Connections to the bucket that wait for work: one for each place, and the SDK's own."""
+
+
+class Reader:
+    """A client down at the socket, that asks for an object and then does as it likes."""
+
+    def __init__(self, raw: socket.socket) -> None:
+        self._raw = raw
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    @asynccontextmanager
+    async def ask(cls, url: str, path: str, authorization: str) -> AsyncIterator["Reader"]:
+        """Ask, with room for little more than the first bytes."""
+        parts = urlsplit(url)
+        with socket.socket() as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            raw.setblocking(False)
+            reader = cls(raw)
+            await reader._loop.sock_connect(raw, (parts.hostname, parts.port))
+            lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", f"Authorization: {authorization}"]
+            await reader._loop.sock_sendall(raw, "\r\n".join([*lines, "", ""]).encode())
+            yield reader
+
+    async def first_bytes(self) -> None:
+        """Take the head and a little of the body."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await self.take(1)
+        assert head.startswith(b"HTTP/1.1 200"), head
+        await self.take(1000)
+
+    async def take(self, size_bytes: int) -> bytes:
+        """Take the next bytes, and no more than these."""
+        taken = bytearray()
+        while len(taken) < size_bytes:
+            chunk = await self._loop.sock_recv(self._raw, size_bytes - len(taken))
+            assert chunk, "the connection ended"
+            taken += chunk
+        return bytes(taken)
+
+    def vanish(self, number: int) -> None:
+        """Go away: every other one with a RST."""
+        if number % 2:
+            self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._raw.close()
+
+
+@pytest_asyncio.fixture(params=[True, False], ids=["lane", "fastapi"], scope="module")
+async def site(request: pytest.FixtureRequest, open_site: OpenSite) -> AsyncIterator[Site]:
+    """A site, once for each way of byte requests, with few places."""
+    async with open_site(lane=request.param, upstream_concurrency=PLACES) as one:
+        await one.bucket.put("long.jpg", LONG)
+        await one.bucket.put("small.jpg", SMALL)
+        yield one
+
+
+def ask(site: Site, key: str) -> AbstractAsyncContextManager[Reader]:
+    """Ask for an object of a site."""
+    authorization = site.service.admin.headers["authorization"]
+    return Reader.ask(site.service.url, f"{site.objects}/{key}", authorization)
+
+
+async def assert_thirty_succeed(site: Site) -> None:
+    """The next requests are answered at once."""
+    async with asyncio.timeout(20):
+        answers = await asyncio.gather(*(site.take("small.jpg") for _ in range(30)))
+    assert [(got.status, got.body == SMALL) for got in answers] == [(200, True)] * 30
+
+
+async def test_120_clients_that_vanish_leave_every_place_free(site: Site) -> None:
+    await assert_thirty_succeed(site)
+    tasks = len(asyncio.all_tasks())
+
+    async def look_and_vanish(number: int) -> None:
+        async with ask(site, "long.jpg") as reader:
+            await reader.first_bytes()
+            reader.vanish(number)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(look_and_vanish(number) for number in range(120)))
+    await assert_thirty_succeed(site)
+    await eventually(lambda: site.proxy.connections_open <= KEPT)
+    await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
+
+
+async def test_clients_that_vanish_before_the_first_byte_leave_every_place_free(site: Site) -> None:
+    site.proxy.faults = Faults(latency_s=0.3)
+    begun = site.proxy.answers
+    async with AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(ask(site, "long.jpg")) for _ in range(40)]
+        await eventually(lambda: site.proxy.answers > begun)
+        for number, reader in enumerate(readers):
+            reader.vanish(number)
+    site.proxy.heal()
+    await assert_thirty_succeed(site)
+    await eventually(lambda: site.proxy.connections_open <= KEPT)
+
+
+async def test_a_client_that_stops_reading_disturbs_nobody_and_gets_every_byte(site: Site) -> None:
+    async with ask(site, "long.jpg") as reader, asyncio.timeout(30):
+        await reader.first_bytes()
+        await assert_thirty_succeed(site)
+        assert await reader.take(len(LONG) - 1000) == LONG[1000:]
+
+
+async def test_slow_readers_of_long_objects_take_no_memory(
+    serve: Serve, s3_bucket: S3Bucket, fault_proxy: OpenProxy
+) -> None:
+    await s3_bucket.put("long.bin", pattern(96 * MIB))
+    proxy = await fault_proxy(s3_bucket.server.endpoint_url)
+    async with serve() as process, AsyncExitStack() as stack:
+        attached = await process.admin.post("/v1/storages", json=behind(proxy, s3_bucket))
+        path = f"/v1/storages/{attached.json()['id']}/objects/long.bin"
+        asking = (process.url, path, process.admin.headers["authorization"])
+        async with Reader.ask(*asking) as first:
+            await first.first_bytes()
+        before = process.memory_bytes
+        readers = [await stack.enter_async_context(Reader.ask(*asking)) for _ in range(8)]
+        for _ in range(8):
+            for reader in readers:
+                await reader.take(MIB // 4)
+            assert process.memory_bytes - before < 64 * MIB
+        assert proxy.bytes_down < 8 * 48 * MIB  # the rest waits in the bucket
+        for number, reader in enumerate(readers):
+            reader.vanish(number)
+        await eventually(lambda: proxy.connections_open <= 1)
+        assert process.memory_bytes - before < 64 * MIB
