@@ -197,6 +197,6 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
 def _revision(text: str | None) -> int | None:
     if text is None:
         return None
-    if not _is_count(text) or int(text) < 1:
+    if not re.fullmatch(r"[0-9]{1,19}", text) or not 1 <= int(text) <= LARGEST_ID:
         raise InvalidInputError(Fault("query:revision", "A revision is a whole number from 1."))
     return int(text)

@@ -1,9 +1,11 @@
 """What a handler may ask for, as annotated types; the only reader of the request's state."""
 
+import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BeforeValidator
 
 from app.api.schemas.fields import checked
 from app.errors import UnauthenticatedError
@@ -39,10 +41,19 @@ async def principal(
 
 Caller = Annotated[Principal, Depends(principal)]
 
+
+def _plain_digits(value: object) -> object:
+    """Refuse the other spellings that pydantic takes for an int, such as `1.0`, `+1` and `1_0`."""
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,19}", value):
+        raise ValueError("this is no plain number")
+    return value
+
+
 LARGEST_ID = 2**63 - 1
-StorageId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="A storage's id.")]
-ManifestId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="A manifest's id.")]
-TokenId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="A token's id.")]
+PlainInt = Annotated[int, BeforeValidator(_plain_digits)]
+StorageId = Annotated[PlainInt, Path(ge=1, le=LARGEST_ID, description="A storage's id.")]
+ManifestId = Annotated[PlainInt, Path(ge=1, le=LARGEST_ID, description="A manifest's id.")]
+TokenId = Annotated[PlainInt, Path(ge=1, le=LARGEST_ID, description="A token's id.")]
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many items a page has at most.")]
 Cursor = Annotated[

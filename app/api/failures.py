@@ -1,6 +1,8 @@
 """From any exception of a request to its problem, for the lane and for FastAPI alike."""
 
+import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import structlog
@@ -49,25 +51,32 @@ def install(app: FastAPI) -> None:
     """Let every exception of a FastAPI app become a problem."""
 
     async def handle(request: Request, error: Exception) -> Response:
+        served = _served(app, request.scope["path"])
+        if served and request.method not in served:
+            error = HTTPException(405)
         reply = reply_to_failure(error, request.scope)
-        if reply.status == 405:
+        if reply.status == 405 and served:
             reply.headers[:] = [pair for pair in reply.headers if pair[0] != b"allow"]
-            reply.headers.append((b"allow", _allowed(app, request.scope["path"])))
+            reply.headers.append((b"allow", ", ".join(sorted(served)).encode()))
         return Sent(reply)
 
     for kind in (RequestValidationError, HTTPException, FramegateError, Exception):
         app.add_exception_handler(kind, handle)
 
 
-def _allowed(app: FastAPI, path: str) -> bytes:
-    """Give every method that a path is served by; the router knows those of its first route alone."""
-    methods = {
-        method.upper()
-        for template, operations in app.openapi()["paths"].items()
-        if compile_path(template.replace("{key}", "{key:key}"))[0].match(path)
-        for method in operations
-    }
-    return ", ".join(sorted(methods)).encode()
+def _served(app: FastAPI, path: str) -> set[str]:
+    """Give every method that a documented path is served by.
+
+    The router knows those of its first route alone, and takes `/v1/storages/probe` for a storage, too.
+    """
+    paths = app.openapi()["paths"]
+    templates = [path] if path in paths else [one for one in paths if _pattern(one).match(path)]
+    return {method.upper() for template in templates for method in paths[template]}
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return compile_path(template.replace("{key}", "{key:key}"))[0]
 
 
 def _note(error: FramegateError, scope: Scope) -> None:

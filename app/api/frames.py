@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.api.delivery import image_reply, request_of
-from app.api.deps import LARGEST_ID, Caller, Cursor, Limit, ManifestId, OpenServices
+from app.api.deps import LARGEST_ID, Caller, Cursor, Limit, ManifestId, OpenServices, PlainInt
 from app.api.objects import BYTES, BYTES_PROBLEMS, CONDITIONS
 from app.api.replies import Sent
 from app.api.schemas.fields import Line, Page
@@ -16,12 +16,12 @@ from app.db.frames import FrameFilter
 
 router = APIRouter(prefix="/v1/manifests/{manifest_id}/frames", tags=["Frames"])
 
-Number = Annotated[int, Path(ge=0, le=LARGEST_ID, description="Counts the item lines from 0.")]
+Number = Annotated[PlainInt, Path(ge=0, le=LARGEST_ID, description="Counts the item lines from 0.")]
 Revision = Annotated[
     int | None,
     Query(ge=1, le=LARGEST_ID, description="410 when this is no longer the manifest's current revision."),
 ]
-Pixels = Annotated[int | None, Query(ge=0, le=2**31 - 1)]
+Pixels = Annotated[int | None, Query(ge=0, le=2**31 - 1, description="In pixels, inclusive.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,12 @@ class FrameQuery:
         return FrameFilter(self.prefix, self.key, self.glob, *sizes)
 
 
-@router.get("", responses=problems(401, 404, 409, 410, 422))
+@router.get(
+    "",
+    summary="List frames",
+    response_description="One page of frames.",
+    responses=problems(401, 404, 409, 410, 422),
+)
 async def list_frames(
     manifest_id: ManifestId,
     caller: Caller,
@@ -58,11 +63,16 @@ async def list_frames(
     return Page(items=items, next_cursor=page.next_cursor)
 
 
-@router.get("/{number}", responses=problems(401, 404, 409, 410, 422))
+@router.get(
+    "/{number}",
+    summary="Show a frame",
+    response_description="The frame.",
+    responses=problems(401, 404, 409, 410, 422),
+)
 async def get_frame(
     manifest_id: ManifestId, number: Number, caller: Caller, services: OpenServices, revision: Revision = None
 ) -> FrameAnswer:
-    """Show one frame."""
+    """Show one frame: its key, its size in pixels, and what the manifest says beside."""
     return FrameAnswer.model_validate(
         await services.frames.get(caller, manifest_id, number, revision=revision)
     )
@@ -72,7 +82,7 @@ _REVISION: dict[str, Any] = {
     "in": "query",
     "name": "revision",
     "required": False,
-    "schema": {"type": "integer", "minimum": 1},
+    "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},
     "description": "410 when this is no longer the manifest's current revision.",
 }
 _IMAGE: dict[str, Any] = {
@@ -82,10 +92,10 @@ _IMAGE: dict[str, Any] = {
 }
 
 
-@router.get("/{number}/image", **_IMAGE)
-@router.head("/{number}/image", **_IMAGE)
+@router.head("/{number}/image", summary="Ask about a frame's picture", **_IMAGE)
+@router.get("/{number}/image", summary="Read a frame's picture", **_IMAGE)
 async def get_image(
     manifest_id: ManifestId, number: Number, services: OpenServices, request: Request
 ) -> Response:
-    """Stream a frame's picture, by all the rules of objects."""
+    """Stream a frame's picture, with ranges and conditions as for objects; HEAD only describes it."""
     return Sent(await image_reply(services, request_of(request.scope), manifest_id, number))

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from app.api.schemas.fields import Body, View, checked
 from app.db.storages import StorageRow
@@ -18,7 +18,16 @@ from app.storage.names import (
 )
 from app.storage.sas import sas_fault
 
+
+def _in_visible_ascii(value: SecretStr) -> SecretStr:
+    """Refuse what no key has and no header may carry: blanks, line breaks, letters beyond ASCII."""
+    if not all("\x21" <= character <= "\x7e" for character in value.get_secret_value()):
+        raise ValueError("It has blanks, line breaks or characters beyond ASCII; paste it alone.")
+    return value
+
+
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=4096)]
+SecretWord = Annotated[Secret, AfterValidator(_in_visible_ascii)]
 KeyId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]
 Bucket = Annotated[str, checked(s3_bucket_fault)]
 Container = Annotated[str, checked(azure_container_fault)]
@@ -33,8 +42,8 @@ class KeyPair(Body):
 
     type: Literal["key_pair"]
     access_key_id: KeyId
-    secret_access_key: Secret
-    session_token: Secret | None = None
+    secret_access_key: SecretWord
+    session_token: SecretWord | None = None
 
     def value(self) -> values.KeyPair:
         """Give the domain's value."""
