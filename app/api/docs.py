@@ -1,5 +1,6 @@
 """Swagger UI and ReDoc, served from here with no other host, under a policy that allows none."""
 
+from functools import cache
 from importlib import resources
 
 from fastapi import APIRouter, Response
@@ -41,7 +42,8 @@ _PAGE = """<!doctype html>
 """
 
 _SWAGGER = _PAGE.format(
-    head='<link rel="stylesheet" href="static/swagger-ui.css">',
+    head='<link rel="stylesheet" href="static/swagger-ui.css">\n'
+    '<link rel="stylesheet" href="static/swagger-more.css">',
     body='<div id="swagger-ui"></div>\n<script src="static/swagger-ui-bundle.js"></script>\n'
     '<script src="static/start-swagger.js"></script>',
 )
@@ -56,10 +58,22 @@ window.ui = SwaggerUIBundle({
   deepLinking: true,
   persistAuthorization: false,
   tryItOutEnabled: true,
+  defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
   validatorUrl: null,
 });
 """
+# An operation has up to ten error answers of one shape: they shall not bury the one that is wanted.
+_MORE_CSS = """.swagger-ui .response:not([data-code^="2"]) .response-controls,
+.swagger-ui .response:not([data-code^="2"]) .tab { display: none; }
+.swagger-ui .response:not([data-code^="2"], [data-code="422"]) pre { max-height: 7.5em; }
+"""
+_OWN = {
+    "start-swagger.js": ("text/javascript", _START),
+    "swagger-more.css": ("text/css", _MORE_CSS),
+}
+# ReDoc asks another host for its maker's logo; an image that cannot be drawn is left out.
+_FOREIGN_LOGO = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
 
 
 @router.get("/docs")
@@ -77,11 +91,16 @@ async def redoc() -> Response:
 @router.get("/static/{name}")
 def asset(name: str) -> Response:
     """Give one of the pages' own files."""
-    if name == "start-swagger.js":
-        return Response(_START, media_type="text/javascript", headers=_HEADERS)
+    if name in _OWN:
+        kind, text = _OWN[name]
+        return Response(text, media_type=kind, headers=_HEADERS)
     if name not in _ASSETS:
         raise HTTPException(404)
+    headers = {**_HEADERS, "Cache-Control": "public, max-age=3600"}
+    return Response(_packaged(name), media_type=_ASSETS[name], headers=headers)
+
+
+@cache
+def _packaged(name: str) -> bytes:
     body = resources.files("fastapi_offline").joinpath("static", name).read_bytes()
-    return Response(
-        body, media_type=_ASSETS[name], headers={**_HEADERS, "Cache-Control": "public, max-age=3600"}
-    )
+    return body.replace(_FOREIGN_LOGO, b"data:,") if name == "redoc.standalone.js" else body

@@ -22,13 +22,15 @@ class AliveAnswer(View):
     status: str = "ok"
 
 
-@router.get("/livez")
+@router.get("/livez", summary="Alive?", response_description="It is alive.")
 async def livez() -> AliveAnswer:
     """Tell that the process is alive; asks nothing else."""
     return AliveAnswer()
 
 
-@router.get("/readyz", responses=problems(503))
+@router.get(
+    "/readyz", summary="Ready?", response_description="Requests can be answered.", responses=problems(503)
+)
 async def readyz(services: OpenServices) -> AliveAnswer:
     """Tell whether requests can be answered: the database answers and its schema is ours."""
     await require_schema(services.database)
@@ -37,11 +39,13 @@ async def readyz(services: OpenServices) -> AliveAnswer:
 
 @router.get(
     "/metrics",
+    summary="Read the counters",
     response_class=Response,
     responses={
         200: {"description": "Prometheus text format.", "content": {"text/plain": {}}},
         **problems(401, 403),
     },
+    openapi_extra={"security": [{}]},
 )
 async def metrics(
     services: OpenServices,

@@ -25,6 +25,8 @@ _ATTACHED: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/storages/{storage_id}/manifests",
     status_code=202,
+    summary="Attach a manifest",
+    response_description="Attached; it is being registered in the background.",
     responses={**_ATTACHED, **problems(401, 404, 413, 415, 422, *BUCKET)},
 )
 async def attach_manifest(
@@ -43,7 +45,12 @@ async def attach_manifest(
     return _located(done, request, response, wait_s if done.created else 0)
 
 
-@router.get("/storages/{storage_id}/manifests", responses=problems(401, 404, 422))
+@router.get(
+    "/storages/{storage_id}/manifests",
+    summary="List manifests",
+    response_description="One page of manifests.",
+    responses=problems(401, 404, 422),
+)
 async def list_manifests(
     storage_id: StorageId, caller: Caller, services: OpenServices, cursor: Cursor = None, limit: Limit = 100
 ) -> Page[ManifestAnswer]:
@@ -53,21 +60,34 @@ async def list_manifests(
     return Page(items=items, next_cursor=page.next_cursor)
 
 
-@router.get("/manifests/{manifest_id}", responses=problems(401, 404))
+@router.get(
+    "/manifests/{manifest_id}",
+    summary="Show a manifest",
+    response_description="The manifest and its state.",
+    responses=problems(401, 404),
+)
 async def get_manifest(manifest_id: ManifestId, caller: Caller, services: OpenServices) -> ManifestAnswer:
-    """Show one manifest."""
+    """Show one manifest: whether it is `pending`, `ready` or `failed`, and what was counted."""
     return ManifestAnswer.model_validate(await services.manifests.get(caller, manifest_id))
 
 
-@router.delete("/manifests/{manifest_id}", status_code=204, responses=problems(401, 404))
+@router.delete(
+    "/manifests/{manifest_id}",
+    status_code=204,
+    summary="Remove a manifest",
+    response_description="It is removed.",
+    responses=problems(401, 404),
+)
 async def delete_manifest(manifest_id: ManifestId, caller: Caller, services: OpenServices) -> None:
-    """Remove a manifest from Framegate; the bucket is not touched."""
+    """Remove a manifest and its frames from Framegate; the bucket is not touched."""
     await services.manifests.delete(caller, manifest_id)
 
 
 @router.post(
     "/manifests/{manifest_id}/sync",
     status_code=202,
+    summary="Sync a manifest",
+    response_description="It is being read in the background.",
     responses={
         201: {"model": RegistrationAnswer, "description": "Read, or failed, while you waited."},
         **problems(401, 404, 422),
@@ -88,7 +108,12 @@ async def sync_manifest(
     return _located(done, request, response, wait_s)
 
 
-@router.get("/manifests/{manifest_id}/problems", responses=problems(401, 404, 410, 422))
+@router.get(
+    "/manifests/{manifest_id}/problems",
+    summary="List a manifest's problems",
+    response_description="One page of problems, by line.",
+    responses=problems(401, 404, 410, 422),
+)
 async def list_problems(
     manifest_id: ManifestId, caller: Caller, services: OpenServices, cursor: Cursor = None, limit: Limit = 100
 ) -> Page[ProblemAnswer]:

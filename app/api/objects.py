@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from app.api.delivery import object_reply, raw_key_of, request_of
@@ -22,6 +22,8 @@ class KeyConvertor(PathConvertor):
 register_url_convertor("key", KeyConvertor())
 
 router = APIRouter(prefix="/v1/storages/{storage_id}", tags=["Objects"])
+
+Key = Annotated[str, Path(description="The whole bucket key, such as `pets/beagle.jpg`.")]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 BYTES: dict[int | str, dict[str, Any]] = {
@@ -54,14 +56,19 @@ SIGNED: list[dict[str, Any]] = [
         "in": "query",
         "name": name,
         "required": False,
-        "schema": {"type": kind},
-        "description": "Of a signed URL.",
+        "schema": {"type": "string"},
+        "description": "Part of a signed URL (`POST /v1/signed-urls`), which needs no token.",
     }
-    for name, kind in (("expires", "integer"), ("token_id", "integer"), ("signature", "string"))
+    for name in ("expires", "token_id", "signature")
 ]
 
 
-@router.get("/objects", responses=problems(401, 404, 422, *BUCKET))
+@router.get(
+    "/objects",
+    summary="List objects",
+    response_description="One page of objects and, with `delimiter=/`, of prefixes.",
+    responses=problems(401, 404, 422, *BUCKET),
+)
 async def list_objects(
     storage_id: StorageId,
     caller: Caller,
@@ -85,9 +92,13 @@ _OBJECT: dict[str, Any] = {
 }
 
 
-@router.get("/objects/{key:key}", **_OBJECT)
-@router.head("/objects/{key:key}", **_OBJECT)
-async def get_object(storage_id: StorageId, key: str, services: OpenServices, request: Request) -> Response:
-    """Stream one object; its key is the rest of the path, percent-decoded once."""
+@router.head("/objects/{key:key}", summary="Ask about an object", **_OBJECT)
+@router.get("/objects/{key:key}", summary="Read an object", **_OBJECT)
+async def get_object(storage_id: StorageId, key: Key, services: OpenServices, request: Request) -> Response:
+    """Stream an object's bytes, with ranges and conditions as HTTP has them (RFC 9110); HEAD only describes it.
+
+    The key is the rest of the path, percent-decoded once. A signed URL carries its permission in its query and
+    needs no token.
+    """
     scope = request.scope
     return Sent(await object_reply(services, request_of(scope), storage_id, raw_key_of(scope)))

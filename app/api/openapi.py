@@ -1,5 +1,6 @@
 """The OpenAPI document: what FastAPI derives, its problems in one schema, and no default that is not true here."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,13 +12,16 @@ DESCRIPTION = """
 Framegate stands between image datasets in cloud buckets and those who annotate them: attach a bucket with its
 credential, register the `manifest.jsonl` that lies there, list frames and stream picture bytes.
 
-Every operation wants a token (**Authorize**): `framegate token create --name me` prints one. Errors are
-[RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problems; lists are paged by an opaque `cursor`; keys are whole
-bucket keys everywhere.
+First steps: press **Authorize** and paste a token (`framegate token create --name me` prints one); *Attach a
+storage* with the example that fits; *List manifests* of it until theirs is `ready`; *List frames*; *Read a frame's
+picture*.
+
+Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problems with a `detail` that says what to do. Lists
+are paged: hand `next_cursor` back as `cursor` until it is null. Keys are whole bucket keys everywhere.
 """
 
 TAGS = [
-    {"name": "Storages", "description": "Buckets and containers: attach, change, detach, and try them out."},
+    {"name": "Storages", "description": "Buckets and containers: try them out, attach, change, detach."},
     {"name": "Objects", "description": "What lies in a bucket: listings, and bytes by exact HTTP."},
     {"name": "Manifests", "description": "Dataset manifests: attach, register, sync, and their problems."},
     {"name": "Frames", "description": "The frames of a registered manifest, and their pictures."},
@@ -37,10 +41,20 @@ def document(api: FastAPI) -> dict[str, Any]:
             routes=api.routes,
             tags=api.openapi_tags,
         )
+        _shorten_ids(made)
         _put_problem_schema(made)
         _drop_default_422(made)
+        _restore_nulls(made)
         api.openapi_schema = made
     return api.openapi_schema
+
+
+def _shorten_ids(made: dict[str, Any]) -> None:
+    """Name operations as the code does; FastAPI adds path and method, which makes poor names in clients."""
+    for path, operations in made["paths"].items():
+        for method, operation in operations.items():
+            name = operation["operationId"].removesuffix(re.sub(r"\W", "_", f"{path}_{method}"))
+            operation["operationId"] = name.replace("get_", "head_", 1) if method == "head" else name
 
 
 def _put_problem_schema(made: dict[str, Any]) -> None:
@@ -59,3 +73,12 @@ def _drop_default_422(made: dict[str, Any]) -> None:
             default = operation["responses"].get("422", {}).get("content", {}).get("application/json")
             if default is not None:
                 del operation["responses"]["422"]
+
+
+def _restore_nulls(made: dict[str, Any]) -> None:
+    """FastAPI drops nulls wherever they stand, so an example lacks the fields that it shows as null."""
+    for schema in made["components"]["schemas"].values():
+        if "examples" in schema:
+            schema["examples"] = [
+                {name: example.get(name) for name in schema["properties"]} for example in schema["examples"]
+            ]

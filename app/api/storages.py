@@ -26,18 +26,31 @@ from app.storage.providers.catalog import providers
 
 router = APIRouter(prefix="/v1", tags=["Storages"])
 
+_MERGE_PATCH = {"schema": {"$ref": "#/components/schemas/StoragePatch"}, "examples": PATCH_EXAMPLES}
+
 Sort = Literal[
     "id", "-id", "display_name", "-display_name", "created_at", "-created_at", "updated_at", "-updated_at"
 ]
 
 
-@router.get("/providers", responses=problems(401))
+@router.get(
+    "/providers",
+    summary="List providers",
+    response_description="Every provider, its fields and ways in.",
+    responses=problems(401),
+)
 async def list_providers(_: Caller) -> ProvidersAnswer:
-    """List the kinds of buckets that can be attached, with what a form needs."""
+    """List the kinds of buckets that can be attached: fields, ways in and regions, all that a form needs."""
     return ProvidersAnswer.model_validate({"items": providers()})
 
 
-@router.post("/storages", status_code=201, responses=problems(401, 403, 413, 415, 422))
+@router.post(
+    "/storages",
+    status_code=201,
+    summary="Attach a storage",
+    response_description="The storage; `Location` is its URL.",
+    responses=problems(401, 403, 413, 415, 422),
+)
 async def create_storage(
     body: Annotated[StorageBody, Body(openapi_examples=STORAGE_EXAMPLES)],
     caller: Caller,
@@ -45,13 +58,22 @@ async def create_storage(
     request: Request,
     response: Response,
 ) -> StorageAnswer:
-    """Attach a bucket: it is asked first, and each manifest; nothing is stored unless all agree."""
+    """Attach a bucket or a container, and register its manifests in the background.
+
+    The bucket is asked first, and each manifest is looked for. What is refused is 422 with `errors` at the
+    field at fault, and then nothing is stored.
+    """
     view = await services.storages.create(caller, body.draft())
     response.headers["Location"] = absolute(request, f"/v1/storages/{view.row.id}")
     return _shown(view, response)
 
 
-@router.get("/storages", responses=problems(401, 422))
+@router.get(
+    "/storages",
+    summary="List storages",
+    response_description="One page of storages.",
+    responses=problems(401, 422),
+)
 async def list_storages(
     caller: Caller,
     services: OpenServices,
@@ -60,10 +82,12 @@ async def list_storages(
     search: Annotated[
         Line, Query(description="Every word must occur in name, description, bucket or owner.")
     ] = "",
-    provider: Literal["s3", "azure"] | None = None,
-    sort: Sort = "id",
+    provider: Annotated[
+        Literal["s3", "azure"] | None, Query(description="Only storages of this provider.")
+    ] = None,
+    sort: Annotated[Sort, Query(description="The order; `-` before the field turns it round.")] = "id",
 ) -> Page[StorageAnswer]:
-    """List the storages that you may see."""
+    """List the storages that you may see: your own, or all for an admin."""
     query = StorageQuery(
         owner_id=None,
         search=search,
@@ -76,30 +100,46 @@ async def list_storages(
     return Page(items=[StorageAnswer.of(view) for view in found.items], next_cursor=found.next_cursor)
 
 
-@router.post("/storages/probe", responses=problems(401, 403, 413, 415, 422))
+@router.post(
+    "/storages/probe",
+    summary="Try a storage out",
+    response_description="The checklist of a bucket that could be attached as it is.",
+    responses=problems(401, 403, 413, 415, 422),
+)
 async def probe_storage(
     body: Annotated[StorageBody, Body(openapi_examples=STORAGE_EXAMPLES)],
     caller: Caller,
     services: OpenServices,
     write: Annotated[bool, Query(description="Also write and delete a small object.")] = False,
 ) -> ProbeAnswer:
-    """Try a bucket and save nothing; a refusal is 422 with the same checklist beside its `errors`."""
+    """Try a bucket with the body that would attach it, and save nothing.
+
+    The checklist says step by step what worked and what to do: name, connection, region, clock, credential,
+    listing, reading, each manifest. A refusal is 422 with the same checklist beside its `errors`.
+    """
     report = await services.storages.probe(caller, body.draft(), write=write)
     return ProbeAnswer.model_validate({"ok": report.ok, "checks": report.checks})
 
 
-@router.get("/storages/{storage_id}", responses=problems(401, 404))
+@router.get(
+    "/storages/{storage_id}",
+    summary="Show a storage",
+    response_description="The storage; its `ETag` is what `If-Match` wants.",
+    responses=problems(401, 404),
+)
 async def get_storage(
     storage_id: StorageId, caller: Caller, services: OpenServices, response: Response
 ) -> StorageAnswer:
-    """Show one storage."""
+    """Show one storage; never its secrets."""
     return _shown(await services.storages.get(caller, storage_id), response)
 
 
 @router.patch(
     "/storages/{storage_id}",
+    summary="Change a storage",
+    response_description="The storage as it is now.",
     responses=problems(401, 404, 409, 412, 413, 415, 422, *BUCKET),
-    openapi_extra={"requestBody": {"content": {"application/merge-patch+json": {}}}},
+    openapi_extra={"requestBody": {"content": {"application/merge-patch+json": _MERGE_PATCH}}},
 )
 async def change_storage(
     storage_id: StorageId,
@@ -109,7 +149,11 @@ async def change_storage(
     response: Response,
     if_match: IfMatch = None,
 ) -> StorageAnswer:
-    """Change what the patch names, and nothing else (RFC 7396)."""
+    """Change what the patch names, and nothing else (RFC 7396); null resets a field to its default.
+
+    `source.auth`, if present, replaces the whole credential. Another bucket, container, account, region or
+    endpoint needs the credential again, and is asked before anything changes.
+    """
     before = await services.storages.get(caller, storage_id)
     _require_match(before, if_match)
     draft = merged(before, patch)
@@ -117,7 +161,13 @@ async def change_storage(
     return _shown(view, response)
 
 
-@router.delete("/storages/{storage_id}", status_code=204, responses=problems(401, 404, 412))
+@router.delete(
+    "/storages/{storage_id}",
+    status_code=204,
+    summary="Detach a storage",
+    response_description="It is detached.",
+    responses=problems(401, 404, 412),
+)
 async def delete_storage(
     storage_id: StorageId, caller: Caller, services: OpenServices, if_match: IfMatch = None
 ) -> None:
@@ -126,9 +176,14 @@ async def delete_storage(
     await services.storages.delete(caller, storage_id, versions)
 
 
-@router.get("/storages/{storage_id}/health", responses=problems(401, 404))
+@router.get(
+    "/storages/{storage_id}/health",
+    summary="Check a storage",
+    response_description="The checklist and the `state` that it comes to.",
+    responses=problems(401, 404),
+)
 async def storage_health(storage_id: StorageId, caller: Caller, services: OpenServices) -> HealthAnswer:
-    """Ask the bucket how it is, now."""
+    """Ask the bucket how it is, now; 200 even if it is unwell: `state` says how, the checklist what to do."""
     report = await services.storages.health(caller, storage_id)
     return HealthAnswer.model_validate({"ok": report.ok, "checks": report.checks, "state": report.state})
 

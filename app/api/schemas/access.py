@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from app.api.schemas.fields import Body, DisplayName, Id, View
+from app.api.schemas.fields import Body, DisplayName, Id, View, shown_as
 from app.api.schemas.storages import Key
 from app.db.access import TokenRow
 from app.services.access import NewToken
@@ -14,6 +14,8 @@ from app.services.signed_urls import LONGEST_S, SHORTEST_S
 
 class MeAnswer(View):
     """The caller."""
+
+    model_config = shown_as(id=1, name="ada", role="user", token_id=1)
 
     id: int
     name: str
@@ -33,6 +35,10 @@ class TokenBody(Body):
 class TokenAnswer(View):
     """A token as lists show it; the token itself was shown once."""
 
+    model_config = shown_as(
+        id=2, name="laptop", created_at="2026-03-01T09:30:00Z", expires_at="2026-03-31T09:30:00Z"
+    )
+
     id: int
     name: str
     created_at: datetime
@@ -41,6 +47,14 @@ class TokenAnswer(View):
 
 class NewTokenAnswer(TokenAnswer):
     """A token just made."""
+
+    model_config = shown_as(
+        id=2,
+        name="laptop",
+        created_at="2026-03-01T09:30:00Z",
+        expires_at="2026-03-31T09:30:00Z",
+        token="fg_...",  # noqa: S106 - none, but where one stands
+    )
 
     token: str
     """Shown this once."""
@@ -82,6 +96,12 @@ class SignedUrlBody(Body):
 
 class SignedUrlAnswer(View):
     """A URL that reads one object without a token."""
+
+    model_config = shown_as(
+        url="https://frames.example.org/v1/storages/1/objects/pets/beagle.jpg"
+        "?expires=1772361000&token_id=2&signature=...",
+        expires_at="2026-03-01T10:30:00Z",
+    )
 
     url: str
     expires_at: datetime

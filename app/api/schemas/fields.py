@@ -1,7 +1,7 @@
 """The kinds of fields that bodies and queries share, and the page that lists answer with."""
 
 from collections.abc import Callable
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -20,6 +20,11 @@ class View(BaseModel):
     """An answer."""
 
     model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+
+
+def shown_as(**values: Any) -> ConfigDict:
+    """Make the configuration of an answer whose example in the documents has these values."""
+    return ConfigDict(json_schema_extra={"examples": [values]})
 
 
 class Page(View, Generic[T]):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.api.schemas.fields import Body, View
+from app.api.schemas.fields import Body, View, shown_as
 from app.api.schemas.storages import Key
 from app.db.jobs import JobState
 from app.db.manifests import ManifestState
@@ -22,6 +22,22 @@ class ManifestBody(Body):
 
 class ManifestAnswer(View):
     """A manifest and the revision that is shown of it."""
+
+    model_config = shown_as(
+        id=1,
+        storage_id=1,
+        key="manifest.jsonl",
+        attached=True,
+        kind="images",
+        version="1.1",
+        state="ready",
+        frame_count=72,
+        problem_count=0,
+        etag='"5d41402abc4b2a76b9719d911017c592"',
+        revision=1,
+        synced_at="2026-03-01T09:31:00Z",
+        job_id="0195f1a2-7c1e-7d5a-9c55-3f4f0a6e2b11",
+    )
 
     id: int
     storage_id: int
@@ -44,6 +60,16 @@ class ManifestAnswer(View):
 
 class JobAnswer(View):
     """A piece of background work."""
+
+    model_config = shown_as(
+        id="0195f1a2-7c1e-7d5a-9c55-3f4f0a6e2b11",
+        kind="register",
+        state="running",
+        done=65_536,
+        total=1_048_576,
+        errors=[],
+        result=None,
+    )
 
     id: UUID
     kind: str
@@ -74,6 +100,14 @@ class RegistrationAnswer(View):
 class ProblemAnswer(View):
     """One thing wrong with a manifest; lines count from 1, columns from 1 in bytes."""
 
+    model_config = shown_as(
+        line=17,
+        column=10,
+        code="empty-name",
+        message="The name is empty.",
+        hint="Write a path from the manifest's folder.",
+    )
+
     line: int
     column: int
     code: str
@@ -83,6 +117,15 @@ class ProblemAnswer(View):
 
 class FrameAnswer(View):
     """One frame of a manifest of images."""
+
+    model_config = shown_as(
+        number=0,
+        key="pets/beagle.jpg",
+        width_px=1600,
+        height_px=1200,
+        checksum="0cc175b9c0f1b6a831c399e269772661",
+        meta={"related_images": []},
+    )
 
     number: int
     """Counts the non-blank item lines from 0; a line that was set aside keeps its number."""

@@ -3,12 +3,21 @@
 from datetime import datetime
 from typing import Literal
 
-from app.api.schemas.fields import View
+from app.api.schemas.fields import View, shown_as
 from app.storage.base import ListedObject
 
 
 class ObjectAnswer(View):
     """One entry of a listing; the facts are null on prefixes."""
+
+    model_config = shown_as(
+        key="pets/beagle.jpg",
+        type="object",
+        size_bytes=199_680,
+        etag='"9b2cf535f27731c974343645a3985328"',
+        last_modified="2026-03-01T09:30:00Z",
+        media_type="image/jpeg",
+    )
 
     key: str
     type: Literal["object", "prefix"]

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from app.api.problems import HTTP_PROBLEMS, PROBLEMS
 from app.api.schemas.fields import View
 
 _DESCRIPTIONS = {
@@ -25,6 +26,33 @@ _DESCRIPTIONS = {
     503: "The bucket is too busy, or the database is gone; `Retry-After` says when to come again.",
     504: "The bucket did not answer in time.",
 }
+_TYPICAL = {
+    400: "malformed-request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not-found",
+    409: "conflict",
+    410: "revision-gone",
+    412: "precondition-failed",
+    413: "body-too-large",
+    415: "unsupported-media-type",
+    416: "range-not-satisfiable",
+    422: "invalid-request",
+    500: "internal-error",
+    502: "storage-access-denied",
+    503: "storage-throttled",
+    504: "storage-timeout",
+}
+_MORE: dict[int, dict[str, Any]] = {
+    410: {"current_revision": 2},
+    416: {"size_bytes": 199_680},
+    422: {
+        "detail": "/source/bucket: There is no bucket of this name.",
+        "errors": [{"pointer": "/source/bucket", "detail": "There is no bucket of this name."}],
+    },
+    502: {"remedy": "Check that the key is active and may list and read this bucket."},
+}
+_TITLES = {kind.slug: kind.title for kind in reversed([*HTTP_PROBLEMS.values(), *PROBLEMS.values()])}
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -37,7 +65,7 @@ class FaultView(View):
 
 
 class ProblemView(View):
-    """What went wrong (RFC 9457)."""
+    """What went wrong (RFC 9457); some kinds say more beside, such as `remedy` or `current_revision`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -49,14 +77,30 @@ class ProblemView(View):
     instance: str
     """`urn:framegate:request:<id>`, the id in `X-Request-Id`."""
     errors: list[FaultView] | None = None
+    """Of a 422: each field at fault."""
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Give the documentation of these problem statuses, and of those that any operation can answer."""
     schema = {"$ref": "#/components/schemas/ProblemView"}
     return {
-        status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {
+            "description": _DESCRIPTIONS[status],
+            "content": {MEDIA_TYPE: {"schema": schema, "example": _example(status)}},
+        }
         for status in sorted({400, 500, 503, *statuses})
+    }
+
+
+def _example(status: int) -> dict[str, Any]:
+    slug = _TYPICAL[status]
+    return {
+        "type": f"/problems/{slug}",
+        "title": _TITLES[slug],
+        "status": status,
+        "detail": _DESCRIPTIONS[status].partition(";")[0].rstrip(".") + ".",
+        "instance": "urn:framegate:request:5f0c9e1a-2b",
+        **_MORE.get(status, {}),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from app.api.schemas.fields import Body, DisplayName, Line, Prose, View, checked
+from app.api.schemas.fields import Body, DisplayName, Line, Prose, View, checked, shown_as
 from app.api.schemas.sources import PlaceBody, SourceBody, SourcePatch, SourceView, source_view
 from app.errors import HealthState
 from app.services.storages import StorageDraft, StorageView
@@ -70,6 +70,26 @@ class StoragePatch(Body):
 class StorageAnswer(View):
     """An attached storage; never a secret."""
 
+    model_config = shown_as(
+        id=1,
+        display_name="Pets",
+        description="",
+        organization=None,
+        owner="ada",
+        source={
+            "provider": "s3",
+            "bucket": "pets",
+            "region": "eu-central-1",
+            "endpoint_url": "https://minio.example.org:9000",
+            "prefix": "",
+            "auth": {"type": "key_pair", "access_key_id_last4": "MPLE"},
+        },
+        manifests=["manifest.jsonl"],
+        delivery="proxy",
+        created_at="2026-03-01T09:30:00Z",
+        updated_at="2026-03-01T09:30:00Z",
+    )
+
     id: int
     display_name: str
     description: str
@@ -103,6 +123,8 @@ class StorageAnswer(View):
 
 class CheckAnswer(View):
     """One line of a checklist."""
+
+    model_config = shown_as(name="credentials", ok=True, detail="Works.", remedy="")
 
     name: str
     ok: bool
