@@ -1,5 +1,6 @@
 """Pages of frames: complete, in order, and of the same cost at the end as at the start."""
 
+import asyncio
 import fnmatch
 import re
 from collections.abc import AsyncIterator
@@ -153,6 +154,7 @@ GLOBS = (
     ("b/[ä-ü].jpg", "b/[ä-ü]\\.jpg"),
     ("b/[1.jpg", "none"),
     ("a", "a"),
+    ("a[!x]1.jpg", "none"),
     ("A*", "A[^/]*"),
 )
 
@@ -248,3 +250,15 @@ async def test_sweeping_takes_discarded_revisions_alone_and_slice_by_slice(datab
     assert len(await numbers(database, kept, FrameFilter())) == len(KEYS)
     async with database.session() as session:
         assert (await session.execute(text("SELECT count(*) FROM discarded_revisions"))).scalar_one() == 0
+
+
+async def test_who_sweeps_leaves_to_others_what_is_being_swept(database: Database) -> None:
+    for _ in range(2):
+        gone = await load(database, KEYS)
+        async with database.session() as session:
+            await session.execute(text("INSERT INTO discarded_revisions VALUES (:id)"), {"id": gone})
+    async with asyncio.timeout(5), database.session() as first, database.session() as second:
+        assert await queries.sweep_frames(first, 100) == len(KEYS)
+        assert await queries.sweep_frames(second, 100) == len(KEYS)
+        assert await queries.sweep_frames(second, 100) == 0
+        assert await queries.sweep_frames(second, 100) is None
