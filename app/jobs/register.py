@@ -1,7 +1,8 @@
 """Registers a manifest: one stream from the bucket into PostgreSQL, shown at once at its end or not at all."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
@@ -18,8 +19,9 @@ from app.manifests.problems import Problem
 from app.manifests.reader import Limits, ManifestReader
 from app.storage.base import PLAIN_READ, ByteStream, ObjectMeta, ObjectRead, ReadOptions
 
-SLICE_BYTES = 32 * 1024
-"""So much is read before others get their turn: one or two milliseconds on the event loop."""
+TURN_S = 0.002
+"""How long a manifest may be read before others get their turn on the event loop."""
+LEAST_BYTES, MOST_BYTES = 512, 64 * 1024
 
 
 class Reads(Protocol):
@@ -125,26 +127,58 @@ async def _records(
 ) -> AsyncGenerator[FrameRecord, None]:
     """Give the frames of a manifest as they come; after each slice everybody else gets a turn."""
     done = 0
-    async for part in _slices(read.body):
-        for item in reader.feed(part):
+    turns = Turns()
+    async for part in _slices(read.body, turns):
+        for item in await turns.feed(reader, part):
             yield _record(revision_id, item)
         if reader.failure:
             return
         done += len(part)
         run.report(done, max(done, read.meta.size_bytes))
         await asyncio.sleep(0)
-    for item in reader.finish():
+    for item in await asyncio.to_thread(reader.finish):
         yield _record(revision_id, item)
 
 
-async def _slices(body: bytes | ByteStream) -> AsyncGenerator[bytes, None]:
+class Turns:
+    """Cuts what is read into turns of about `TURN_S`: a line at fault takes fifty times as long as a good one."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 8 * LEAST_BYTES
+
+    async def feed(self, reader: ManifestReader, part: bytes) -> Sequence[Item]:
+        """Read a part; one that may complete a very long line is read in a thread."""
+        if reader.holds_long_line:
+            return await asyncio.to_thread(reader.feed, part)
+        began = time.perf_counter()
+        items = reader.feed(part)
+        self.adapt(time.perf_counter() - began)
+        return items
+
+    def adapt(self, took_s: float) -> None:
+        """Make the next parts smaller after one that took long, larger after one that did not."""
+        if took_s > TURN_S:
+            self.size_bytes = max(LEAST_BYTES, self.size_bytes // 2)
+        elif took_s < TURN_S / 2:
+            self.size_bytes = min(MOST_BYTES, self.size_bytes * 2)
+
+
+async def _slices(body: bytes | ByteStream, turns: Turns) -> AsyncGenerator[bytes, None]:
     if isinstance(body, bytes):
-        for start in range(0, len(body), SLICE_BYTES):
-            yield body[start : start + SLICE_BYTES]
+        for part in _cut(body, turns):
+            yield part
     else:
         async for chunk in body:
-            for start in range(0, len(chunk), SLICE_BYTES):
-                yield chunk[start : start + SLICE_BYTES]
+            for part in _cut(chunk, turns):
+                yield part
+
+
+def _cut(chunk: bytes, turns: Turns) -> Iterator[bytes]:
+    start = 0
+    while start < len(chunk):
+        stop = start + turns.size_bytes
+        yield chunk[start:stop]
+        start = stop
 
 
 def _record(revision_id: int, item: Item) -> FrameRecord:

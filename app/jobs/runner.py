@@ -94,7 +94,10 @@ class JobRunner:
                 task.add_done_callback(self._note_end)
 
     def _note_end(self, task: "asyncio.Task[None]") -> None:
-        self._running.pop(task)
+        run = self._running.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Its end is not written: it will be taken up again like that of a process that died.
+            _log.error("job_unended", job=str(run.job.id), exc_info=error)
         self._slots.release()
         self._wake.set()  # another job on the same manifest may have waited for this one
         self._sweep_wake.set()
@@ -143,6 +146,9 @@ class JobRunner:
                 async with self._database.session() as session:
                     cancelling = await queries.beat(session, run.job, run.progress)
             except DatabaseUnavailableError:
+                continue
+            except Exception:  # a job that lives must not look dead
+                _log.exception("beat_failed", job=str(run.job.id))
                 continue
             if cancelling is not False:
                 run.cancel("cancelled" if cancelling else "lost")

@@ -136,6 +136,9 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
     "name-too-long": ProblemKind(
         "set aside", "The whole key has more than {} bytes.", "No bucket stores such a key; check the name."
     ),
+    "checksum-too-long": ProblemKind(
+        "set aside", "The checksum has more than {} characters.", "Write an MD5 as 32 hexadecimal digits."
+    ),
     "meta-too-large": ProblemKind(
         "set aside", "The meta has more than {} bytes.", "Keep such data in an object of its own."
     ),

@@ -3,7 +3,6 @@
 Memory is bounded by one line and 16 bytes for each name. How the bytes are cut into chunks never matters.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from app.manifests.exact import Line, read_line
@@ -12,6 +11,7 @@ from app.manifests.names import DistinctNames, folder_of
 from app.manifests.problems import PROBLEMS, LineFault, Problem, problem, shown
 from app.settings import GIB, MIB
 
+LONG_LINE_BYTES = 64 * 1024
 VERSIONS = frozenset({"1.0", "1.1"})
 _CR = 0x0D
 _BOM = b"\xef\xbb\xbf"
@@ -50,6 +50,11 @@ class ManifestReader:
         """The first of them, in the order of the file."""
         self.failure: Problem | None = None
         """Why the whole manifest is failed; whatever comes after is not looked at."""
+
+    @property
+    def holds_long_line(self) -> bool:
+        """Whether the next bytes may complete a line that takes long to read."""
+        return len(self._rest) > LONG_LINE_BYTES
 
     def refuse_size(self) -> None:
         """Fail the manifest before a byte of it was read, because it is known to be too large."""
@@ -216,15 +221,6 @@ class ManifestReader:
         self.failure = problem(line, column, code, *facts)
         self.problem_count += 1
         self.problems.append(self.failure)
-
-
-def read_manifest(chunks: Iterable[bytes], reader: ManifestReader) -> Iterator[list[Item]]:
-    """Give the frames of a whole manifest, some at a time; its problems are the reader's then."""
-    for chunk in chunks:
-        yield reader.feed(chunk)
-        if reader.failure:
-            return
-    yield reader.finish()
 
 
 def _column(line: bytes, fault: LineFault) -> int:

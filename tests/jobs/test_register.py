@@ -1,11 +1,15 @@
 """Registering: all of a revision is shown or nothing, and what was shown goes on until then."""
 
 import asyncio
+import threading
 
 import pytest
 from sqlalchemy import text
 
 from app.errors import AccessDeniedError, BrokenStreamError
+from app.jobs.register import LEAST_BYTES, MOST_BYTES, TURN_S, Turns
+from app.manifests.kinds import Item
+from app.manifests.reader import ManifestReader
 from tests.jobs.conftest import HEADER, World, lines
 
 
@@ -235,3 +239,46 @@ async def test_the_event_loop_goes_on_while_a_manifest_is_read(world: World) -> 
             turns += 1
     assert turns > 10
     assert (await world.manifest(job)).frame_count == 30_000
+
+
+def test_turns_are_short_after_a_slow_part_and_long_after_a_quick_one() -> None:
+    turns = Turns()
+    for _ in range(20):
+        turns.adapt(0)
+    assert turns.size_bytes == MOST_BYTES
+    turns.adapt(TURN_S)
+    assert turns.size_bytes == MOST_BYTES
+    turns.adapt(2 * TURN_S)
+    assert turns.size_bytes == MOST_BYTES // 2
+    for _ in range(20):
+        turns.adapt(1)
+    assert turns.size_bytes == LEAST_BYTES
+
+
+async def test_a_line_that_takes_long_is_read_in_a_thread() -> None:
+    class Reader(ManifestReader):
+        def feed(self, chunk: bytes) -> list[Item]:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return super().feed(chunk)
+
+    threads: list[bool] = []
+    turns, reader = Turns(), Reader("m.jsonl")
+    await turns.feed(reader, HEADER + b'{"name":"' + b"x" * 60_000)
+    await turns.feed(reader, b"x" * 60_000)
+    await turns.feed(reader, b'"}\n')
+    await turns.feed(reader, b'{"name":"a","extension":".j"}\n')
+    assert threads == [True, True, False, True]
+    assert (reader.frame_count, reader.problem_count) == (1, 1)
+
+
+async def test_other_work_goes_on_while_long_and_bad_lines_are_read(world: World) -> None:
+    long_line = b'{"meta":[' + b"[]," * 300_000 + b"]}\n"
+    world.bucket.put("set/manifest.jsonl", HEADER + long_line * 3 + b"x\n" * 20_000)
+    world.bucket.chunk = 256 * 1024
+    turns = 0
+    job = await world.attach()
+    async with world.running():
+        while not (await world.job(job)).finished_at:
+            turns += 1
+    assert turns > 20
+    assert (await world.manifest(job)).problem_count == 20_003

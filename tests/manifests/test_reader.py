@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import astuple
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +16,18 @@ from app.errors import InvalidKeyError
 from app.manifests.exact import MAX_DEPTH, read_line
 from app.manifests.kinds.images import MAX_META_BYTES, ImageLines, Item
 from app.manifests.problems import PROBLEMS, LineFault
-from app.manifests.reader import Limits, ManifestReader, read_manifest
+from app.manifests.reader import Limits, ManifestReader
 from app.manifests.writer import Picture, write_images
 from app.storage.keys import check_key
 
 HEADER = b'{"version":"1.1"}\n{"type":"images"}\n'
 GOOD = b'{"name":"good","extension":".jpg"}\n'
+
+
+def read_manifest(chunks: list[bytes], reader: ManifestReader) -> Iterator[list[Item]]:
+    for chunk in chunks:
+        yield reader.feed(chunk)
+    yield reader.finish()
 
 
 def read(body: bytes, *, key: str = "manifest.jsonl", **limits: int) -> tuple[list[Item], ManifestReader]:
@@ -83,6 +90,7 @@ def test_both_versions_are_read(version: str) -> None:
         (b'{"name":null,"extension":".j"}', 9, "wrong-type"),
         (b'{"name":"a","extension": 5}', 26, "wrong-type"),
         (b'{"name":"a","extension":".j","checksum":5}', 41, "wrong-type"),
+        (b'{"name":"a","extension":".j","checksum":"' + b"0" * 129 + b'"}', 41, "checksum-too-long"),
         (b'{"name":"a","extension":".j","meta":[]}', 37, "wrong-type"),
         (b'{"name":"a","extension":".j","meta":"x"}', 37, "wrong-type"),
         (b'{"name":"a","extension":".j","width":0}', 38, "bad-size"),

@@ -259,6 +259,8 @@ async def test_a_list_of_keys_is_attached_in_its_order(world: World) -> None:
     await attach_keys(world, "b", "a", "b")
     assert await keys_attached(world) == ("b", "a")
     assert await world.count("jobs") == 2
+    async with world.database.session() as session:
+        await session.execute(text("UPDATE jobs SET state = 'succeeded'"))
     await attach_keys(world, "a", "b")
     assert await keys_attached(world) == ("a", "b")
     assert await world.count("jobs") == 2

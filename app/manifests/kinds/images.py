@@ -14,7 +14,9 @@ MAX_PIXELS = 2**31 - 2
 """One less than the column holds, so that every bound that lies above all pictures has a value."""
 MAX_META_BYTES = 64 * 1024
 """A page has up to 1,000 frames, and is answered from memory."""
+MAX_CHECKSUM_CHARACTERS = 128
 _METAS_KEPT = 1024
+_KEPT_META_BYTES = 256
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -70,7 +72,7 @@ class ImageLines:
             and _has_distinct_keys(line, fields)
             and _is_plain_size(fields.width)
             and _is_plain_size(fields.height)
-            and (checksum is None or checksum.isprintable())
+            and (checksum is None or _is_plain_checksum(checksum))
         )
         if not ordinary:
             return None
@@ -87,7 +89,7 @@ class ImageLines:
         if raw.count(b"[") + raw.count(b"{") >= MAX_DEPTH:
             raise LineFault("too-deep", 0, MAX_DEPTH)  # perhaps; the exact way counts
         meta = _stored(read_value(raw.decode()))
-        if len(self._metas) < _METAS_KEPT:
+        if len(raw) <= _KEPT_META_BYTES and len(self._metas) < _METAS_KEPT:
             self._metas[raw] = meta
         return meta
 
@@ -95,12 +97,12 @@ class ImageLines:
         found = read_line(line)
         key = self._folder + self._name(found)
         width, height = _size(found, "width"), _size(found, "height")
-        checksum = None if found.fields.get("checksum") is None else _text(found, "checksum")
+        checksum = _checksum(found)
         try:
             meta = _stored(found.fields.get("meta"))
         except LineFault as fault:
             raise LineFault(fault.code, found.place("meta"), *fault.facts) from None
-        return Item(number, key, width, height, checksum or None, meta)
+        return Item(number, key, width, height, checksum, meta)
 
     def _name(self, line: Line) -> str:
         name, extension = _text(line, "name"), _text(line, "extension")
@@ -129,6 +131,10 @@ def _is_plain_size(value: int | UnsetType | None) -> bool:
     return value is None or value is UNSET or 0 < value <= MAX_PIXELS
 
 
+def _is_plain_checksum(checksum: str) -> bool:
+    return len(checksum) <= MAX_CHECKSUM_CHARACTERS and checksum.isprintable()
+
+
 def _text(line: Line, field: str) -> str:
     if field not in line.fields:
         raise LineFault("missing-field", line.place(field), field)
@@ -136,6 +142,15 @@ def _text(line: Line, field: str) -> str:
     if not isinstance(value, str):
         raise LineFault("wrong-type", line.place(field), field, "text")
     return value
+
+
+def _checksum(line: Line) -> str | None:
+    if line.fields.get("checksum") is None:
+        return None
+    checksum = _text(line, "checksum")
+    if len(checksum) > MAX_CHECKSUM_CHARACTERS:
+        raise LineFault("checksum-too-long", line.place("checksum"), MAX_CHECKSUM_CHARACTERS)
+    return checksum or None
 
 
 def _size(line: Line, field: str) -> int | None:
