@@ -7,16 +7,7 @@ from typing import Any, Literal
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.jobs import JobRow, Progress
-from app.errors import FramegateError
 from app.jobs.queue import end_run
-
-
-class JobFailedError(FramegateError):
-    """The work cannot be done; `errors` are texts for the job's owner."""
-
-    def __init__(self, *errors: str) -> None:
-        super().__init__(*errors)
-        self.errors = errors
 
 
 class Run:

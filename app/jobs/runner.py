@@ -16,7 +16,7 @@ from app.db.session import Database
 from app.errors import DatabaseUnavailableError, FramegateError, StorageError
 from app.jobs.queue import JobLostError, end_run
 from app.jobs.register import OpenBucket, Registrar
-from app.jobs.run import JobFailedError, Run, Work
+from app.jobs.run import Run, Work
 from app.jobs.sweep import sweep
 from app.manifests.reader import Limits
 from app.settings import Settings
@@ -239,8 +239,6 @@ _GIVEN_UP = "Given up: its process died {} times while it ran."
 def _reasons(job: JobRow, error: Exception) -> tuple[str, ...]:
     """Give what the owner may read of an error; what is our own fault goes to the log."""
     match error:
-        case JobFailedError():
-            return error.errors
         case StorageError():
             return (f"{error.detail} {error.remedy}".strip(),)
         case FramegateError():
