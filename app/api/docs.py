@@ -64,9 +64,9 @@ window.ui = SwaggerUIBundle({
 });
 """
 # An operation has up to ten error answers of one shape: they shall not bury the one that is wanted.
-_MORE_CSS = """.swagger-ui .response:not([data-code^="2"]) .response-controls,
-.swagger-ui .response:not([data-code^="2"]) .tab { display: none; }
-.swagger-ui .response:not([data-code^="2"], [data-code="422"]) pre { max-height: 7.5em; }
+_MORE_CSS = """.swagger-ui .response[data-code]:not([data-code^="2"]) .response-controls,
+.swagger-ui .response[data-code]:not([data-code^="2"]) .tab { display: none; }
+.swagger-ui .response[data-code]:not([data-code^="2"], [data-code="422"]) pre { max-height: 7.5em; }
 """
 _OWN = {
     "start-swagger.js": ("text/javascript", _START),
