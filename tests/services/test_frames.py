@@ -5,8 +5,10 @@ import asyncio
 import pytest
 from sqlalchemy import event, text
 
+from app.db import frames as queries
 from app.db.frames import FrameFilter
 from app.errors import InvalidInputError, MissingError, NoImageError, StaleRevisionError
+from app.jobs.sweep import sweep
 from app.services.access import Principal
 from app.services.frames import BLOCK, FramePlace
 from tests.jobs.conftest import HEADER, World, lines
@@ -138,6 +140,29 @@ async def test_a_revision_that_is_gone_is_never_answered_from(
 
         await world.until(swept)
     assert (await services.frames.locate(ann, manifest_id, 200)).key == "set/new.jpg"
+
+
+@pytest.mark.parametrize("query", ["list_frames", "frame_by_number"])
+async def test_frames_that_are_swept_between_two_queries_are_not_missed(
+    services: Services, world: World, ann: Principal, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    manifest_id = await register(services, world, ann, lines("old"))
+    real, calls = getattr(queries, query), []
+
+    async def late(*asked: object) -> object:
+        calls.append(asked)
+        if len(calls) == 1:
+            await register(services, world, ann, lines("new"), '"e2"')
+            await sweep(world.database)
+        return await real(*asked)
+
+    monkeypatch.setattr(queries, query, late)
+    if query == "list_frames":
+        page = await services.frames.list(ann, manifest_id, ALL, None, 10)
+        assert ([frame.key for frame in page.items], page.revision) == (["set/new.jpg"], 2)
+    else:
+        assert (await services.frames.get(ann, manifest_id, 0)).key == "set/new.jpg"
+    assert len(calls) == 2
 
 
 async def test_a_page_is_never_mixed_of_two_revisions(
