@@ -23,7 +23,12 @@ register_url_convertor("key", KeyConvertor())
 
 router = APIRouter(prefix="/v1/storages/{storage_id}", tags=["Objects"])
 
-Key = Annotated[str, Path(description="The whole bucket key, such as `pets/beagle.jpg`.")]
+Key = Annotated[
+    str,
+    Path(
+        description="The whole bucket key, such as `pets/beagle.jpg`; no control characters, no `.` or `..` segment."
+    ),
+]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 BYTES: dict[int | str, dict[str, Any]] = {
