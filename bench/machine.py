@@ -3,11 +3,35 @@
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 from bench.load import wrk_version
-from bench.processes import find_program
+from bench.processes import Running, find_program
+
+
+class Neighbours:
+    """How much of the machine programs that are not ours took: what makes figures noisy."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._busy_s = _busy_s() - _ours_s()
+
+    def __str__(self) -> str:
+        cores = (_busy_s() - _ours_s() - self._busy_s) / (time.monotonic() - self._began)
+        return f"meanwhile other programs kept {max(0.0, cores):.1f} of {os.cpu_count()} cores busy"
+
+
+def _busy_s() -> float:
+    # proc(5): user nice system idle iowait irq softirq steal
+    ticks = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def _ours_s() -> float:
+    ended = os.times()
+    return Running(os.getpid()).cpu_s() + ended.children_user + ended.children_system
 
 
 def machine() -> str:

@@ -11,7 +11,7 @@ from statistics import median
 
 from bench.bucket import MIB, PICTURE_BYTES, Bucket, bucket, large_object, picture
 from bench.load import Load, run_wrk
-from bench.machine import machine
+from bench.machine import Neighbours, machine
 from bench.peers import NGINX, REFERENCE, Peer, starts
 from bench.processes import find_program, stopped_by_signals
 
@@ -119,10 +119,12 @@ def _measure(work: Work, options: argparse.Namespace, folder: Path) -> list[Row]
             _check(peer, served, work)
             _turn(peer, work, 1, folder)  # warms connections and caches up; not counted
             peer.process.forget_peak()
+        neighbours = Neighbours()
         for number in range(options.rounds):
             for peer in running:
                 rows[peer.name].runs.append(_turn(peer, work, options.seconds, folder))
             print(f"round {number + 1} of {options.rounds} done", file=sys.stderr, flush=True)
+        print(neighbours, flush=True)
         for peer in running:
             rows[peer.name].peak_bytes = peer.process.peak_memory_bytes()
     return list(rows.values())
