@@ -71,6 +71,8 @@ _LAST_CHARACTER = "\U0010ffff"
 _WALK_INDEXES = text("SELECT set_config('enable_sort', 'off', true)")
 _RECORD = ("revision_id", "number", "key", "width_px", "height_px", "checksum", "meta")
 
+LONGEST_LOAD_S = 24 * 3600.0
+"""A load goes on for as long as the bucket gives the manifest."""
 FEW = 2_000
 """A filter on keys that so many frames pass is answered from the index of keys, then sorted."""
 MAX_SIZE_PX = 2**31 - 2
@@ -122,7 +124,9 @@ async def load_frames(session: AsyncSession, records: AsyncIterator[FrameRecord]
     await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     connection = await driver_connection(session)
     try:
-        await connection.copy_records_to_table(FRAMES.name, records=records, columns=list(_RECORD))
+        await connection.copy_records_to_table(
+            FRAMES.name, records=records, columns=list(_RECORD), timeout=LONGEST_LOAD_S
+        )
     except (asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.InterfaceError) as error:
         raise DatabaseUnavailableError("The database went away while frames were loaded.") from error
 

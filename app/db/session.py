@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from app.errors import DatabaseUnavailableError
 
 CONNECT_TIMEOUT_S = 5
+QUERY_TIMEOUT_S = 20
+"""No statement takes so long but COPY; a server that hangs, or is cut off without a word, is found by it."""
 POOL_SIZE = 10
 
 # PostgreSQL's own words for "not now": class 57 (shutdown), 53300 (too many connections), 08 (connection).
@@ -39,7 +41,11 @@ class Database:
             pool_timeout=CONNECT_TIMEOUT_S,
             pool_pre_ping=True,
             hide_parameters=True,  # an error's text must not carry what was to be stored
-            connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": {"application_name": "framegate"}},
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": QUERY_TIMEOUT_S,
+                "server_settings": {"application_name": "framegate"},
+            },
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 

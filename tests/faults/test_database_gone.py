@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from app.db import changes, migrate
+from app.db import changes, migrate, session
 from app.embedded.postgres import EmbeddedPostgres
 from tests.api.conftest import Service, running, s3_body, service_settings
 from tests.faults.conftest import behind, eventually, pattern, take
@@ -221,3 +221,45 @@ async def test_background_work_outlives_a_database_that_is_being_restored(
         await asyncio.sleep(0.3)
         await run_sql(own_postgres, "ALTER TABLE away RENAME TO jobs; ALTER TABLE gone RENAME TO revisions")
         assert (await service.register(storage_id, "manifest.jsonl"))["state"] == "ready"
+
+
+async def test_a_database_that_hangs_is_gone_too(
+    database_url: str,
+    s3_bucket: S3Bucket,
+    tmp_path: Path,
+    fault_proxy: OpenProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind a pulled cable: connections stay, answers do not come."""
+    monkeypatch.setattr(session, "QUERY_TIMEOUT_S", 1)
+    await s3_bucket.put("a.jpg", PICTURE)
+    proxy = await fault_proxy(database_url, raw=True)
+    async with running(service_settings(proxy.url(database_url), tmp_path)) as service:
+        picture = f"/v1/storages/{await service.attach(s3_body(s3_bucket))}/objects/a.jpg"
+        assert (await take(service.admin, picture)).status == 200
+        proxy.faults = Faults(stall_before_head=True)
+        assert (await take(service.admin, picture)).status == 200
+        async with asyncio.timeout(15):
+            hung = await asyncio.gather(*(answers_of(service.admin, "/v1/storages") for _ in range(15)))
+        assert hung == [[GONE]] * 15
+        proxy.heal()
+        async with asyncio.timeout(20):
+            while await answers_of(service.admin, "/v1/storages") != [(200, "")]:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_long_registration_is_not_taken_for_a_database_that_hangs(
+    own_postgres: OwnPostgres,
+    s3_bucket: S3Bucket,
+    tmp_path: Path,
+    fault_proxy: OpenProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "QUERY_TIMEOUT_S", 1)
+    await s3_bucket.put("manifest.jsonl", manifest(10_000))
+    proxy = await fault_proxy(s3_bucket.server.endpoint_url)
+    async with serving(own_postgres, tmp_path) as service:
+        storage_id = await service.attach(behind(proxy, s3_bucket))
+        proxy.faults = Faults(bytes_per_s=250_000)
+        registered = await service.register(storage_id, "manifest.jsonl")
+        assert (registered["state"], registered["frame_count"]) == ("ready", 10_000)
