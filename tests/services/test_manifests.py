@@ -1,6 +1,7 @@
 """Manifests of a storage, as their owner, a stranger and an admin see them."""
 
 import asyncio
+import base64
 from uuid import uuid4
 
 import pytest
@@ -200,6 +201,22 @@ async def test_a_bent_cursor_is_refused(
         calls[name].close()
 
 
+@pytest.mark.parametrize("place", [-1, 2**31, 2**63, 2**64])
+async def test_a_cursor_behind_all_numbers_is_refused(
+    services: Services, world: World, ann: Principal, place: int
+) -> None:
+    async with world.running():
+        manifest = (await services.manifests.attach(ann, world.storage_id, KEY, wait_s=10)).manifest
+    assert manifest.revision_id is not None
+    cursor = base64.urlsafe_b64encode(f"[{manifest.revision_id},{place}]".encode()).decode()
+    for call in (
+        services.frames.list(ann, manifest.id, ALL, cursor, 2),
+        services.manifests.problems(ann, manifest.id, cursor, 2),
+    ):
+        with pytest.raises(InvalidInputError, match="query:cursor"):
+            await call
+
+
 async def test_problems_come_by_pages_and_in_the_order_of_the_file(
     services: Services, world: World, ann: Principal
 ) -> None:
@@ -327,6 +344,7 @@ async def test_jobs_come_newest_first_and_by_pages(services: Services, world: Wo
         if (cursor := page.next_cursor) is None:
             break
     assert len({job.id for job in found}) == 5
+    assert (await services.jobs.list(ann, None, 5)).next_cursor is None
     assert [job.created_at for job in found] == sorted((job.created_at for job in found), reverse=True)
     await services.jobs.cancel(ann, found[1].id)
     cancelled = await services.jobs.list(ann, None, 10, state="cancelled")
