@@ -198,7 +198,11 @@ async def show_revision(
     await session.execute(_INSERT_REVISION, _revision_values(manifest.id, revision_id, number, new))
     await _insert_problems(session, revision_id, new.problems)
     shown = update(MANIFESTS).where(MANIFESTS.c.id == manifest.id)
-    await session.execute(shown.values(state=state, revision_id=revision_id, synced_at=func.now()))
+    # One update alone: a second one of the same row asks for its storage again, which may be held by somebody
+    # who waits for this very row (PostgreSQL checks the foreign keys of a row that its transaction made).
+    await session.execute(
+        shown.values(state=state, revision_id=revision_id, revision_number=number, synced_at=func.now())
+    )
     if manifest.revision_id is not None:
         await session.execute(delete(REVISIONS).where(REVISIONS.c.id == manifest.revision_id))
     return number
@@ -256,9 +260,9 @@ def _revision_values(manifest_id: int, revision_id: int, number: int, new: NewRe
 
 
 async def _next_number(session: AsyncSession, manifest_id: int) -> int:
-    risen = update(MANIFESTS).where(MANIFESTS.c.id == manifest_id)
-    risen = risen.values(revision_number=MANIFESTS.c.revision_number + 1)
-    return int((await session.execute(risen.returning(MANIFESTS.c.revision_number))).scalar_one())
+    """Give the number after the highest ever given; the manifest's row is locked, so nobody else takes it."""
+    highest = select(MANIFESTS.c.revision_number).where(MANIFESTS.c.id == manifest_id)
+    return int((await session.execute(highest)).scalar_one()) + 1
 
 
 async def _insert_problems(session: AsyncSession, revision_id: int, problems: Sequence[ProblemRow]) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, delete, func, or_, select, tuple_,
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db.tables import STORAGES, USERS
+from app.db.tables import MANIFESTS, STORAGES, USERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,12 @@ async def storage_by_id(session: AsyncSession, storage_id: int, *, lock: bool = 
     return None if row is None else StorageRow(*row)
 
 
+async def hold_storage(session: AsyncSession, storage_id: int) -> None:
+    """Keep a storage from being removed until the transaction ends; any number may do so at once."""
+    found = select(STORAGES.c.id).where(STORAGES.c.id == storage_id)
+    await session.execute(found.with_for_update(read=True, key_share=True))
+
+
 async def list_storages(session: AsyncSession, query: StorageQuery) -> list[StorageRow]:
     """List storages by the query's order, ties by id."""
     column = SORTABLE[query.sort]
@@ -140,7 +146,13 @@ async def update_storage(session: AsyncSession, storage_id: int, values: Mapping
 
 
 async def delete_storage(session: AsyncSession, storage_id: int) -> None:
-    """Remove a storage with its manifests and jobs; frames are swept later."""
+    """Remove a storage with its manifests and jobs; frames are swept later.
+
+    Manifests are locked before anything cascades: a job that ends locks its manifest first and itself then,
+    and the cascade alone may take them the other way round.
+    """
+    theirs = select(MANIFESTS.c.id).where(MANIFESTS.c.storage_id == storage_id).order_by(MANIFESTS.c.id)
+    await session.execute(theirs.with_for_update())
     await session.execute(delete(STORAGES).where(STORAGES.c.id == storage_id))
 
 

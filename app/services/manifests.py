@@ -9,7 +9,7 @@ from app.db import manifests as queries
 from app.db.jobs import JobRow, job_by_id
 from app.db.manifests import ManifestRow, ProblemRow
 from app.db.session import Database
-from app.db.storages import storage_by_id
+from app.db.storages import hold_storage, storage_by_id
 from app.errors import Fault, InvalidInputError, MissingError, ObjectMissingError
 from app.jobs.queue import JobKind, Task, enqueue
 from app.services import cursors
@@ -114,6 +114,9 @@ class ManifestService:
         Raises `MissingError`.
         """
         async with self._database.session() as session:
+            known = seen(principal, await queries.manifest_by_id(session, manifest_id))
+            # The storage first, as everybody who takes both: the job that is queued will refer to it.
+            await hold_storage(session, known.storage_id)
             manifest = seen(principal, await queries.manifest_by_id(session, manifest_id, lock=True))
             job = await _enqueue(session, "sync", manifest.storage_id, manifest_id, manifest.owner_id)
         return await self._registration(manifest_id, job, created=False, wait_s=wait_s)

@@ -1,5 +1,6 @@
 """Storages: attach, list, show, change and detach, on real buckets."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -249,6 +250,21 @@ async def test_deleting_leaves_the_bucket_alone(service: Service, s3_bucket: S3B
         assert (await service.admin.get(gone)).status_code == 404
     kept = await s3_bucket.client.get_object(Bucket=s3_bucket.name, Key="manifest.jsonl")
     assert await kept["Body"].read() == MANIFEST
+
+
+async def test_deleting_while_its_manifests_are_registered_takes_turns(
+    service: Service, s3_bucket: S3Bucket
+) -> None:
+    await s3_bucket.put("manifest.jsonl", MANIFEST)
+
+    async def come_and_go(one: int) -> None:
+        for round_ in range(6):
+            storage = await service.attach(s3_body(s3_bucket, manifests=["manifest.jsonl"]))
+            await asyncio.sleep(0.01 * ((one * 7 + round_) % 9))
+            answer = await service.admin.delete(f"/v1/storages/{storage}")
+            assert answer.status_code == 204, answer.text
+
+    await asyncio.gather(*(come_and_go(one) for one in range(5)))
 
 
 async def test_a_manifest_list_attaches_and_detaches(service: Service, s3_bucket: S3Bucket) -> None:
