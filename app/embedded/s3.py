@@ -24,6 +24,9 @@ OPTIONS = (
     "-admin.ui=false",
     "-master.telemetry=false",  # else it reports to its makers
     "-volume.preStopSeconds=0",
+    # Each bucket has volumes of its own, which grow as they are filled; the default is as many as would fill the
+    # disk, and a few hundred small buckets then find none left ("internal error" on PUT).
+    "-volume.max=100000",
 )
 
 
