@@ -1,7 +1,7 @@
 """Opens everything that a process holds, in one stack, and hands it over as one typed value."""
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -25,6 +25,7 @@ from app.services.signed_urls import UrlSigner
 from app.services.storages import StorageService
 from app.settings import Settings
 from app.storage.bucket import Bucket
+from app.storage.cache import ObjectCache
 from app.storage.gate import Gate
 from app.storage.guard import Guard
 from app.storage.providers import open_provider
@@ -85,6 +86,8 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     access = AccessService(database, changes)
     buckets = Buckets(database, changes, sealer, _bucket_opener(stack, settings))
     stack.push_async_callback(buckets.aclose)
+    cache = ObjectCache(settings.cache_bytes, settings.cache_max_age_s, metrics.cached)
+    changes.subscribe(_forgetting(cache), cache.clear)
     jobs = JobService(database)
     services = Services(
         settings=settings,
@@ -93,7 +96,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         access=access,
         signer=UrlSigner(sealer, access),
         storages=StorageService(database, sealer, buckets),
-        objects=ObjectService(buckets),
+        objects=ObjectService(buckets, cache),
         manifests=ManifestService(database, buckets, jobs),
         frames=FrameService(database, changes),
         jobs=jobs,
@@ -102,6 +105,14 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     stack.push_async_callback(changes.aclose)
     await changes.start()
     return services
+
+
+def _forgetting(cache: ObjectCache) -> Callable[[str, int], None]:
+    def forget(table: str, row_id: int) -> None:
+        if table == "storages":
+            cache.forget(row_id)
+
+    return forget
 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings) -> Database:

@@ -34,6 +34,7 @@ class Metrics:
     sent_bytes: Counter = field(init=False)
     running: Gauge = field(init=False)
     refusals: Counter = field(init=False)
+    _cached: dict[str, Counter] = field(init=False)
     _bound: dict[tuple[str, str, int], _Bound] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +64,18 @@ class Metrics:
             ("error",),
             registry=registry,
         )
+        reads = Counter(
+            "framegate_object_reads",
+            "Reads of objects: from memory (hit), fetched (miss), found current (revalidated), passed on.",
+            ("outcome",),
+            registry=registry,
+        )
+        outcomes = ("hit", "miss", "revalidated", "passed")
+        self._cached = {outcome: reads.labels(outcome) for outcome in outcomes}
+
+    def cached(self, outcome: str) -> None:
+        """Count what the memory of hot objects was good for."""
+        self._cached[outcome].inc()
 
     def answered(self, route: str, method: str, status: int, sent_bytes: int, seconds: float) -> None:
         """Count one answered request."""

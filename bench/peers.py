@@ -15,12 +15,13 @@ from bench.bucket import NAME, REGION, Bucket
 from bench.nginx import start_nginx
 from bench.processes import LOOPBACK, PYTHON, ROOT, Running, find_program, free_port, running
 
-BUCKET, NGINX, STOCK_NGINX, REFERENCE, FRAMEGATE, RCLONE = (
+BUCKET, NGINX, STOCK_NGINX, REFERENCE, FRAMEGATE, WARM_FRAMEGATE, RCLONE = (
     "the bucket itself",
     "nginx proxy_pass",
     "nginx, stock buffers",
     "plain FastAPI + aiobotocore",
     "Framegate",
+    "Framegate, warm memory",
     "rclone serve http",
 )
 
@@ -54,6 +55,7 @@ def starts(workers: int = 1) -> dict[str, Start | None]:
         STOCK_NGINX: partial(nginx, name=STOCK_NGINX),
         REFERENCE: reference,
         FRAMEGATE: framegate,
+        WARM_FRAMEGATE: partial(framegate, name=WARM_FRAMEGATE, cache_bytes=2**28),
     }
     if workers > 1:
         name = f"{FRAMEGATE}, {workers} workers"
@@ -139,18 +141,20 @@ def rclone_http(program: str, bucket: Bucket, folder: Path) -> Iterator[Peer]:
 
 
 @contextmanager
-def framegate(bucket: Bucket, folder: Path, name: str = FRAMEGATE, workers: int = 1) -> Iterator[Peer]:
+def framegate(
+    bucket: Bucket, folder: Path, name: str = FRAMEGATE, workers: int = 1, cache_bytes: int = 0
+) -> Iterator[Peer]:
     """Start `framegate serve` on an embedded PostgreSQL, and attach the bucket through its API.
 
-    Each request carries a token, and is checked for permission. Nothing is cached.
+    Each request carries a token, and is checked for permission. Nothing is cached, unless asked for.
     """
-    data = folder / f"framegate-{workers}"
+    data = folder / f"framegate-{workers}-{cache_bytes}"
     data.mkdir(mode=0o700)
     port = free_port()
     environment = {
         "FRAMEGATE_DATA_DIR": str(data),
         "FRAMEGATE_ALLOWED_PRIVATE_ENDPOINTS": bucket.endpoint_url.removeprefix("http://"),
-        "FRAMEGATE_CACHE_BYTES": "0",
+        "FRAMEGATE_CACHE_BYTES": str(cache_bytes),
         "FRAMEGATE_LOG_FORMAT": "json",
     }
     base = f"http://{LOOPBACK}:{port}"

@@ -22,9 +22,10 @@ def parse(headers: Mapping[bytes, bytes], method: Method) -> ReadOptions:
     A range that is no single byte range is as if it were not there, and so is a date that is none; HEAD has
     no ranges.
     """
-    if not headers:
+    present = CONDITIONAL & headers.keys()
+    if not present:
         return PLAIN_READ
-    text = {name: headers[name].decode("latin-1").strip() for name in CONDITIONAL & headers.keys()}
+    text = {name: headers[name].decode("latin-1").strip() for name in present}
     asked = _range(text.get(b"range", "")) if method == "GET" else None
     return ReadOptions(
         range=asked,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 from starlette.types import Scope
@@ -43,12 +44,21 @@ class ByteRequest:
     query: Mapping[str, str]
 
     @property
+    def asks_anew(self) -> bool:
+        """Whether the reader will not have what was not asked for again (RFC 9111 section 5.2.1)."""
+        directives = self.headers.get(b"cache-control")
+        return directives is not None and _ASKS_ANEW.search(directives) is not None
+
+    @property
     def signed(self) -> bool:
         """Whether the request carries a signed URL's signature."""
         return "signature" in self.query
 
 
-_READ_HEADERS = conditional.CONDITIONAL | {b"authorization"}
+_READ_HEADERS = conditional.CONDITIONAL | {b"authorization", b"cache-control"}
+_ASKS_ANEW = re.compile(
+    rb"(?:^|[\s,])(?:no-cache|no-store|max-age\s*=\s*\"?0+\"?)(?:$|[\s,;=])", re.IGNORECASE
+)
 
 
 def request_of(scope: Scope) -> ByteRequest:
@@ -88,8 +98,10 @@ async def _reply(
     services: Services, principal: Principal, request: ByteRequest, storage_id: int, key: str
 ) -> Reply:
     download = _flag(request.query, "download")
-    options = conditional.parse(_conditions(request), request.method)
-    read = await services.objects.read(principal, storage_id, key, request.method, options)
+    options = conditional.parse(request.headers, request.method)
+    read = await services.objects.read(
+        principal, storage_id, key, request.method, options, revalidate=request.asks_anew
+    )
     return shaped(read, download=download, signed=request.signed)
 
 
@@ -134,6 +146,7 @@ def disposition(key: str) -> bytes:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}".encode()
 
 
+@lru_cache(4096)
 def http_date(moment: datetime) -> bytes:
     """Give a time as HTTP writes it (RFC 9110 section 5.6.7)."""
     return format_datetime(moment.astimezone(UTC), usegmt=True).encode()
@@ -174,10 +187,6 @@ def _parameters(query: bytes) -> dict[str, str]:
     if len(parameters) != len(pairs) and "signature" in parameters:
         raise SignedUrlError("The signature does not fit this URL.")
     return parameters
-
-
-def _conditions(request: ByteRequest) -> Mapping[bytes, bytes]:
-    return {name: value for name, value in request.headers.items() if name != b"authorization"}
 
 
 def _decoded(raw_key: bytes) -> str:

@@ -3,26 +3,36 @@
 from app.services.access import Principal
 from app.services.buckets import Buckets
 from app.storage.base import ListPage, Method, ObjectRead, ReadOptions
+from app.storage.cache import ObjectCache, Place
 
 
 class ObjectService:
     """Reads and lists objects for those who may see their storage."""
 
-    def __init__(self, buckets: Buckets) -> None:
+    def __init__(self, buckets: Buckets, cache: ObjectCache) -> None:
         self._buckets = buckets
+        self._cache = cache
 
     async def read(
-        self, principal: Principal, storage_id: int, key: str, method: Method, options: ReadOptions
+        self,
+        principal: Principal,
+        storage_id: int,
+        key: str,
+        method: Method,
+        options: ReadOptions,
+        *,
+        revalidate: bool = False,
     ) -> ObjectRead:
         """Answer a GET or HEAD of one object before its first byte is taken; the caller closes the body.
 
-        No database connection is held while bytes flow. Raises `MissingError`, `InvalidKeyError`,
-        `PreconditionFailedError`, `RangeNotSatisfiableError` and every `StorageError`.
+        `revalidate`: an object that is held in memory is asked for again. No database connection is held
+        while bytes flow. Raises `MissingError`, `InvalidKeyError`, `PreconditionFailedError`,
+        `RangeNotSatisfiableError` and every `StorageError`.
         """
-        bucket = await self._buckets.of(await self._buckets.row_for(principal, storage_id))
-        if method == "HEAD":
-            return await bucket.head(key, options)
-        return await bucket.open(key, options)
+        row = await self._buckets.row_for(principal, storage_id)
+        bucket = await self._buckets.of(row)
+        place = Place(row.id, row.version)
+        return await self._cache.read(bucket, place, key, method, options, revalidate=revalidate)
 
     async def list(
         self,

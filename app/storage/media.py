@@ -6,6 +6,7 @@ key's extension decides by the same table, else the bytes are an attachment of n
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ _CHARSET_PARAMETER = re.compile(r";\s*charset\s*=\s*\"?([A-Za-z0-9_.:-]{1,40})\"
 UNKNOWN = MediaType("application/octet-stream", inline=False)
 
 
+@lru_cache(4096)
 def media_type(stored: str | None, key: str) -> MediaType:
     """Give what an object is served as, from its stored `Content-Type` and its key."""
     essence, parameters = _split(stored or "")

@@ -18,7 +18,7 @@ from app.storage.answers import (
     range_header,
     text_header,
 )
-from app.storage.base import Answer, ByteRange, ObjectMeta, ObjectRead, ReadOptions, Suffix
+from app.storage.base import Answer, ByteRange, Method, ObjectMeta, ObjectRead, ReadOptions, Suffix
 from app.storage.preconditions import (
     evaluate,
     forwardable_tag,
@@ -158,6 +158,19 @@ class Reading:
         if answer.status != 200 or size_bytes is None:
             raise UpstreamError("The bucket does not say how long the object is.")
         return object_meta(self._key, answer, size_bytes)
+
+
+def from_memory(whole: ObjectRead, body: bytes, method: Method, options: ReadOptions) -> ObjectRead:
+    """Answer a read from an object that is here as a whole: conditions first, then the range.
+
+    Raises `PreconditionFailedError`, `RangeNotSatisfiableError`.
+    """
+    if (judged := _judged(whole.meta, options)) is not None:
+        return judged
+    if method == "HEAD":
+        return ObjectRead(whole.meta)
+    part = _part(options, whole.meta)
+    return whole if part is None else ObjectRead(whole.meta, body[part[0] : part[1]], part)
 
 
 def _interpret(key: str, options: ReadOptions, plan: _Plan, answer: Answer) -> ObjectRead | _Next:

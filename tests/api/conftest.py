@@ -96,6 +96,8 @@ def service_settings(database_url: str, data_dir: Path, **overrides: Any) -> Set
         "allowed_private_endpoints": "127.0.0.0/8",
         "log_format": "json",
         "grace_s": 2,
+        # Most tests look at what a bucket is asked; those of hot objects switch the memory on.
+        "cache_bytes": 0,
     }
     return Settings.read(_env_file=None, **(values | overrides))
 
@@ -136,10 +138,17 @@ async def service(start_service: StartService) -> AsyncIterator[Service]:
         yield one
 
 
-@pytest_asyncio.fixture(params=[True, False], ids=["lane", "fastapi"])
+WAYS: dict[str, dict[str, Any]] = {
+    "lane": {"lane": True},
+    "fastapi": {"lane": False},
+    "memory": {"lane": True, "cache_bytes": 10_000_000, "cache_max_age_s": 0},
+}
+
+
+@pytest_asyncio.fixture(params=WAYS.values(), ids=WAYS)
 async def both_ways(request: pytest.FixtureRequest, start_service: StartService) -> AsyncIterator[Service]:
-    """A running service, once with the lane and once without: byte routes may not differ."""
-    async with start_service(lane=request.param) as one:
+    """A running service: with the lane, without it, and with hot objects in memory; bytes may not differ."""
+    async with start_service(**request.param) as one:
         yield one
 
 
