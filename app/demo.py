@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import typer
 from aiobotocore.config import AioConfig
@@ -226,16 +226,15 @@ async def _registered(
         reasons = "; ".join(done.job.errors) if done.job else ""
         raise CommandError(f"The manifest could not be registered. {reasons}")
     place = await services.frames.locate(caller, done.manifest.id, 0)
-    path = f"/v1/storages/{place.storage_id}/objects/{place.key}"
-    signed = services.signer.sign(caller, path, {}, datetime.now(UTC) + _LINK_LIFE)
-    query = {"expires": signed.expires, "token_id": signed.token_id, "signature": signed.signature}
+    expires_at = datetime.now(UTC) + _LINK_LIFE
+    link, _ = services.signer.sign_object(caller, place.storage_id, place.key, expires_at)
     return Prepared(
         token,
         view.row.id,
         done.manifest.id,
         done.manifest.frame_count,
         place.key,
-        f"{quote(path)}?{urlencode(query)}",
+        link,
     )
 
 

@@ -3,9 +3,7 @@
 import base64
 import binascii
 import ipaddress
-import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -189,9 +187,3 @@ def _secret_key(text: str) -> SecretKey:
     if len(material) != 32:
         raise ValueError(f"the key {key_id!r} has {len(material)} bytes, not 32")
     return SecretKey(key_id, material)
-
-
-def diverting_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Name the variables of the environment that other programs obey and Framegate ignores on purpose."""
-    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
-    return [name for name in names if environment.get(name) or environment.get(name.lower())]

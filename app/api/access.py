@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
-from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Body, Request, Response
 
@@ -100,11 +99,9 @@ async def create_signed_url(
     """Make a URL that reads one object without a token, such as in an `<img>`; GET and HEAD only."""
     storage_id, key = await _place(services, caller, body)
     expires_at = datetime.now(UTC) + timedelta(seconds=body.expires_in_s)
-    signed = services.signer.sign(caller, f"/v1/storages/{storage_id}/objects/{key}", {}, expires_at)
-    query = urlencode({"expires": signed.expires, "token_id": signed.token_id, "signature": signed.signature})
+    link, signed = services.signer.sign_object(caller, storage_id, key, expires_at)
     response.headers["Cache-Control"] = "no-store"
-    url = absolute(request, f"/v1/storages/{storage_id}/objects/{quote(key, safe='/')}?{query}")
-    return SignedUrlAnswer(url=url, expires_at=expiry(signed))
+    return SignedUrlAnswer(url=absolute(request, link), expires_at=expiry(signed))
 
 
 async def _place(services: Services, caller: Principal, body: SignedUrlBody) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from app.api.replies import Headers, Reply
 from app.errors import Fault, InvalidInputError, MalformedRequestError, SignedUrlError, UnauthenticatedError
 from app.lifespan import Services
 from app.services.access import Principal
-from app.services.signed_urls import Signature
+from app.services.signed_urls import Signature, object_path
 from app.storage.base import Method, ObjectRead
 from app.storage.media import media_type
 
@@ -81,8 +81,7 @@ async def object_reply(services: Services, request: ByteRequest, storage_id: int
     Raises every error of `ObjectService.read`, `UnauthenticatedError`, `SignedUrlError`, `MalformedRequestError`.
     """
     key = _decoded(raw_key)
-    path = f"/v1/storages/{storage_id}/objects/{key}"
-    principal = await _principal(services, request, path)
+    principal = await _principal(services, request, object_path(storage_id, key))
     return await _reply(services, principal, request, storage_id, key)
 
 

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.db.tables import JOBS
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-OpenState = Literal["queued", "running"]
 Outcome = Literal["succeeded", "failed", "cancelled"]
 
 CHANNEL = "framegate_jobs"

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 import asyncpg
-from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -61,11 +60,6 @@ class Database:
         with_errors = translating_errors()
         async with with_errors, self._sessions() as session, session.begin():
             yield session
-
-    async def ping(self) -> None:
-        """Ask for a constant; raises `DatabaseUnavailableError`."""
-        async with self.session() as session:
-            await session.execute(text("SELECT 1"))
 
     async def connect(self) -> asyncpg.Connection:
         """Open a connection of one's own outside the pool (for LISTEN); the caller closes it."""

@@ -42,10 +42,7 @@ class Buckets:
 
     async def row_for(self, principal: Principal, storage_id: int) -> StorageRow:
         """Give a storage's row to those who may see it; to others it is missing."""
-        row = await self._rows.get(storage_id)
-        if row is None or not may_see(principal, row.owner_id):
-            raise _missing()
-        return row
+        return seen_storage(principal, await self._rows.get(storage_id))
 
     async def of(self, row: StorageRow) -> Bucket:
         """Give the open bucket of a storage; shared, so nobody but the pool closes it.
@@ -81,6 +78,13 @@ class Buckets:
 
     async def _open_stored(self, storage_id: int, _version: int) -> Bucket:
         return await self._open(source_of(await self.row(storage_id), self._sealer))
+
+
+def seen_storage(principal: Principal, row: StorageRow | None) -> StorageRow:
+    """Give a storage's row to those who may see it; raises `MissingError` for others, as if there was none."""
+    if row is None or not may_see(principal, row.owner_id):
+        raise _missing()
+    return row
 
 
 def _missing() -> MissingError:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import quote, urlencode
 
 from app.errors import SignedUrlError, UnauthenticatedError
 from app.secrets import Sealer
@@ -40,6 +41,15 @@ class UrlSigner:
         text = _canonical(path, parameters, expires, principal.token_id)
         return Signature(expires, principal.token_id, _mac(self._keys[0], text))
 
+    def sign_object(
+        self, principal: Principal, storage_id: int, key: str, expires_at: datetime
+    ) -> tuple[str, Signature]:
+        """Give path and query of a signed read of one object, percent-encoded, and the signature in them."""
+        path = object_path(storage_id, key)
+        signed = self.sign(principal, path, {}, expires_at)
+        query = {"expires": signed.expires, "token_id": signed.token_id, "signature": signed.signature}
+        return f"{quote(path)}?{urlencode(query)}", signed
+
     async def verify(self, path: str, parameters: Mapping[str, str], given: Signature) -> Principal:
         """Give the principal whose token signed it.
 
@@ -54,6 +64,11 @@ class UrlSigner:
             return await self._access.principal_of_token(given.token_id)
         except UnauthenticatedError:
             raise SignedUrlError("The token that signed this URL is no longer valid.") from None
+
+
+def object_path(storage_id: int, key: str) -> str:
+    """Give the decoded path of an object: what is signed, and what a signature is held against."""
+    return f"/v1/storages/{storage_id}/objects/{key}"
 
 
 def expiry(signature: Signature) -> datetime:

@@ -15,7 +15,6 @@ from app.errors import (
     Fault,
     InvalidInputError,
     InvalidKeyError,
-    MissingError,
     ObjectMissingError,
     PreconditionFailedError,
     ProbeRefusedError,
@@ -24,8 +23,8 @@ from app.errors import (
 )
 from app.secrets import Sealer
 from app.services import cursors
-from app.services.access import Principal, may_see, require_creator
-from app.services.buckets import Buckets
+from app.services.access import Principal, require_creator
+from app.services.buckets import Buckets, seen_storage
 from app.services.manifests import attach_all
 from app.services.probe import Report, fault_of, probe, unopened
 from app.services.sources import columns_of, secrets_of, source_of
@@ -91,7 +90,7 @@ class StorageService:
     async def get(self, principal: Principal, storage_id: int) -> StorageView:
         """Give one storage; raises `MissingError`."""
         async with self._database.session() as session:
-            row = _seen(principal, await queries.storage_by_id(session, storage_id))
+            row = seen_storage(principal, await queries.storage_by_id(session, storage_id))
             keys = await manifest_queries.attached_keys(session, [storage_id])
         return StorageView(row, keys.get(storage_id, ()))
 
@@ -133,7 +132,7 @@ class StorageService:
         Raises `MissingError`, and `PreconditionFailedError` when its version is none of `versions`.
         """
         async with self._database.session() as session:
-            row = _seen(principal, await queries.storage_by_id(session, storage_id, lock=True))
+            row = seen_storage(principal, await queries.storage_by_id(session, storage_id, lock=True))
             if versions is not None and row.version not in versions:
                 raise PreconditionFailedError("The storage is not the version that the condition names.")
             await queries.delete_storage(session, storage_id)
@@ -226,12 +225,6 @@ async def require_manifests(
             faults.append(Fault(f"/manifests/{index}", error.args[0]))
     if faults:
         raise InvalidInputError(*faults)
-
-
-def _seen(principal: Principal, row: StorageRow | None) -> StorageRow:
-    if row is None or not may_see(principal, row.owner_id):
-        raise MissingError("storage", "There is no such storage.")
-    return row
 
 
 def _place(query: StorageQuery, cursor: str | None) -> tuple[object, int] | None:
