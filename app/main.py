@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Lifespan
 
 from app import __version__, log
 from app.api import access, docs, failures, frames, health, jobs, manifests, objects, storages
@@ -21,24 +21,25 @@ from app.settings import Settings
 def create_app(settings: Settings | None = None, *, lane: bool = True) -> ASGIApp:
     """Make the service's ASGI app; nothing is opened before its lifespan begins.
 
-    Without `lane`, byte requests take FastAPI's long way to the same functions; for tests that hold the two
-    against each other.
+    The lifespan's state holds the lane that `app.api.wire.LaneProtocol` looks for. Under another server, or
+    without `lane`, byte requests take FastAPI's long way to the same functions.
     """
     settings = settings or Settings.read()
     log.configure(settings.log_level, settings.log_format)
     metrics = Metrics()
     access_log = AccessLog(settings.log_level, settings.log_format)
-    api = _api(settings, metrics, access_log)
-    return Edge(Lane(api) if lane else api, settings, metrics, access_log)
 
-
-def _api(settings: Settings, metrics: Metrics, access_log: AccessLog) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with open_services(settings, metrics) as services:
-            yield {"services": services}
+            yield {"services": services} | ({"lane": Lane(edge, services)} if lane else {})
         access_log.flush()
 
+    edge = Edge(_api(settings, lifespan), settings, metrics, access_log)
+    return edge
+
+
+def _api(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
     api = FastAPI(
         title="Framegate",
         version=__version__,

@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from app import log
+from app.api.wire import LaneProtocol
 from app.db.migrate import require_current, upgrade
 from app.embedded.postgres import EmbeddedPostgres
 from app.errors import CommandError
@@ -138,7 +139,7 @@ def _config(settings: Settings, workers: int) -> uvicorn.Config:
         factory=True,
         workers=workers,
         loop="uvloop",
-        http="httptools",
+        http=LaneProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -40,7 +40,7 @@ class ByteRequest:
 
     method: Method
     headers: Mapping[bytes, bytes]
-    """Only those that byte routes read, lower-case; the last of repeated ones."""
+    """By lower-case name; the last of repeated ones."""
     query: Mapping[str, str]
 
     @property
@@ -55,18 +55,22 @@ class ByteRequest:
         return "signature" in self.query
 
 
-_READ_HEADERS = conditional.CONDITIONAL | {b"authorization", b"cache-control"}
+_NO_QUERY: Mapping[str, str] = {}
 _ASKS_ANEW = re.compile(
     rb"(?:^|[\s,])(?:no-cache|no-store|max-age\s*=\s*\"?0+\"?)(?:$|[\s,;=])", re.IGNORECASE
 )
 
 
-def request_of(scope: Scope) -> ByteRequest:
-    """Pick out of an ASGI scope what byte routes read."""
-    headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
-    query = scope["query_string"]
-    method: Method = "HEAD" if scope["method"] == "HEAD" else "GET"
-    return ByteRequest(method, headers, _parameters(query) if query else {})
+def request_of(method: str, headers: Mapping[bytes, bytes], query: bytes) -> ByteRequest:
+    """Gather what byte routes read; raises `SignedUrlError` for a query that could be read in two ways."""
+    return ByteRequest(
+        "HEAD" if method == "HEAD" else "GET", headers, _parameters(query) if query else _NO_QUERY
+    )
+
+
+def request_in(scope: Scope) -> ByteRequest:
+    """Gather what byte routes read out of an ASGI scope."""
+    return request_of(scope["method"], dict(scope["headers"]), scope["query_string"])
 
 
 def raw_key_of(scope: Scope) -> bytes:

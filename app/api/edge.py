@@ -4,7 +4,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,10 +17,8 @@ from app.metrics import Metrics
 from app.settings import Settings
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_LOOKED_AT = frozenset(
-    {b"host", b"origin", b"x-request-id", b"content-length", b"access-control-request-method"}
-)
 _OPEN_TO_ANY_HOST = frozenset({"/livez", "/readyz", "/metrics"})
+_MOST_KNOWN_HOSTS = 1024
 _EXPOSED = b"ETag, Content-Range, Accept-Ranges, X-Request-Id"
 _PREFLIGHT: Headers = [
     (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
@@ -39,8 +37,25 @@ _PREFLIGHT: Headers = [
 _log = structlog.get_logger(__name__)
 
 
+class Passage:
+    """One request on its way through: its id, the headers that its answer gets, and what was sent so far."""
+
+    __slots__ = ("complete", "extra", "request_id", "sent_bytes", "started", "status")
+
+    def __init__(self, request_id: str, extra: Headers) -> None:
+        self.request_id = request_id
+        self.extra = extra
+        self.started = time.perf_counter()
+        self.status = 0
+        self.sent_bytes = 0
+        self.complete = False
+
+
 class Edge:
-    """The outermost ASGI app; keeps nothing between requests but counters."""
+    """What stands around both ways in: the lane on the wire, and the ASGI app; keeps nothing but counters.
+
+    As an ASGI app it is the outermost one. The lane calls `enter`, `refusal` and `leave` by itself.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, access_log: AccessLog) -> None:
         self._app = app
@@ -55,17 +70,16 @@ class Edge:
         """Serve one request, or pass on lifespan messages."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        headers = {name: value for name, value in scope["headers"] if name in _LOOKED_AT}
-        request_id = self._id(headers.get(b"x-request-id"))
-        scope["request_id"] = request_id
-        passage = _Passage(send, [(b"x-request-id", request_id.encode()), *self._cors(headers)])
-        self._metrics.running.inc()
+        headers = dict(scope["headers"])
+        passage = self.enter(headers)
+        scope["request_id"] = passage.request_id
+        counted = _counted(passage, send)
         try:
-            reply = self._answered_here(scope, headers)
+            reply = self.refusal(passage, scope["method"], scope["path"], headers)
             if reply is not None:
-                await send_reply(reply, receive, passage.send)
+                await send_reply(reply, receive, counted)
             else:
-                await self._app(scope, receive, passage.send)
+                await self._app(scope, receive, counted)
             if BROKEN_BY in scope:
                 raise scope[BROKEN_BY]  # noqa: TRY301 - to end as an error that came up by the lane
         except Exception as error:
@@ -73,35 +87,61 @@ class Edge:
                 return None  # the answer to a fault of ours was sent, and the fault was logged with it
             if not passage.status:
                 raise
-            self._note_abort(request_id, error)
+            self.note_abort(passage, error)
             raise AnswerAbortedError from error
         finally:
-            self._metrics.running.dec()
-            self._note(scope, request_id, passage)
+            self.leave(passage, _route(scope), scope["method"], scope["path"])
 
-    def _id(self, given: bytes | None) -> str:
-        return given.decode() if given and _GIVEN_ID.fullmatch(given) else next(self._ids)
+    def enter(self, headers: Mapping[bytes, bytes]) -> Passage:
+        """Begin a request; `headers` have lower-case names. Whoever enters leaves."""
+        given = headers.get(b"x-request-id")
+        request_id = given.decode() if given and _GIVEN_ID.fullmatch(given) else next(self._ids)
+        extra: Headers = [(b"x-request-id", request_id.encode())]
+        if self._origins:
+            extra += self._cors(headers.get(b"origin"))
+        self._metrics.running.inc()
+        return Passage(request_id, extra)
 
-    def _answered_here(self, scope: Scope, headers: dict[bytes, bytes]) -> Reply | None:
-        request_id = scope["request_id"]
-        if not self._hosts.allow(headers.get(b"host", b"")) and scope["path"] not in _OPEN_TO_ANY_HOST:
+    def refusal(
+        self, passage: Passage, method: str, path: str, headers: Mapping[bytes, bytes]
+    ) -> Reply | None:
+        """Answer what is answered here: hosts that are not ours, preflights, bodies that are too large."""
+        if not self._hosts.allow(headers.get(b"host", b"")) and path not in _OPEN_TO_ANY_HOST:
             detail = "Add the host to FRAMEGATE_ALLOWED_HOSTS to serve it."
-            return reply_with(HOST_NOT_ALLOWED, detail, request_id)
-        if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            return reply_with(HOST_NOT_ALLOWED, detail, passage.request_id)
+        if method == "OPTIONS" and b"access-control-request-method" in headers:
             return Reply(204, _PREFLIGHT if self._allows(headers.get(b"origin")) else [])
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > self._max_body_bytes:
-            return reply_with(HTTP_PROBLEMS[413], self._too_large(), request_id)
+            return reply_with(HTTP_PROBLEMS[413], self._too_large(), passage.request_id)
         return None
+
+    def leave(self, passage: Passage, route: str, method: str, path: str) -> None:
+        """End a request: its metrics and its line in the log."""
+        seconds = time.perf_counter() - passage.started
+        self._metrics.running.dec()
+        self._metrics.answered(route, method, passage.status, passage.sent_bytes, seconds)
+        self._access_log.add(
+            passage.request_id,
+            method,
+            path,
+            passage.status,
+            passage.sent_bytes,
+            seconds,
+            aborted=not passage.complete,
+        )
+
+    def note_abort(self, passage: Passage, error: Exception) -> None:
+        """Say why an answer is cut off."""
+        if isinstance(error, StorageError):
+            self._metrics.refused(error)
+        _log.warning("answer_aborted", request_id=passage.request_id, error=_described(error))
 
     def _too_large(self) -> str:
         return f"A body has at most {self._max_body_bytes} bytes (FRAMEGATE_MAX_BODY_BYTES)."
 
-    def _cors(self, headers: dict[bytes, bytes]) -> Headers:
-        if not self._origins:
-            return []
+    def _cors(self, origin: bytes | None) -> Headers:
         vary = (b"vary", b"Origin")
-        origin = headers.get(b"origin")
         if origin is None or not self._allows(origin):
             return [vary]
         return [
@@ -113,25 +153,6 @@ class Edge:
     def _allows(self, origin: bytes | None) -> bool:
         return origin is not None and (origin in self._origins or b"*" in self._origins)
 
-    def _note_abort(self, request_id: str, error: Exception) -> None:
-        if isinstance(error, StorageError):
-            self._metrics.refused(error)
-        _log.warning("answer_aborted", request_id=request_id, error=_described(error))
-
-    def _note(self, scope: Scope, request_id: str, passage: "_Passage") -> None:
-        seconds = time.perf_counter() - passage.started
-        route, method = _route(scope), scope["method"]
-        self._metrics.answered(route, method, passage.status, passage.sent_bytes, seconds)
-        self._access_log.add(
-            request_id,
-            method,
-            scope["path"],
-            passage.status,
-            passage.sent_bytes,
-            seconds,
-            aborted=not passage.complete,
-        )
-
 
 def _ids() -> Iterator[str]:
     """Give ids that no other process gives, without asking for randomness each time."""
@@ -139,27 +160,19 @@ def _ids() -> Iterator[str]:
     return (f"{prefix}-{count:x}" for count in itertools.count(1))
 
 
-class _Passage:
-    """The way out of one answer: adds headers to its head, and counts what passes."""
+def _counted(passage: Passage, send: Send) -> Send:
+    """Give the way out of one answer: it adds headers to its head, and counts what passes."""
 
-    __slots__ = ("_extra", "_send", "complete", "sent_bytes", "started", "status")
-
-    def __init__(self, send: Send, extra: Headers) -> None:
-        self._send = send
-        self._extra = extra
-        self.started = time.perf_counter()
-        self.status = 0
-        self.sent_bytes = 0
-        self.complete = False
-
-    async def send(self, message: Message) -> None:
+    async def counted(message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [*message["headers"], *self._extra]
+            passage.status = message["status"]
+            message["headers"] = [*message["headers"], *passage.extra]
         elif message["type"] == "http.response.body":
-            self.sent_bytes += len(message.get("body", b""))
-            self.complete = not message.get("more_body", False)
-        await self._send(message)
+            passage.sent_bytes += len(message.get("body", b""))
+            passage.complete = not message.get("more_body", False)
+        await send(message)
+
+    return counted
 
 
 class _Hosts:
@@ -172,13 +185,17 @@ class _Hosts:
         self._any = "*" in names
         self._exact = frozenset(name.encode() for name in names)
         self._suffixes = tuple(name[1:].encode() for name in names if name.startswith("*."))
+        self._known: set[bytes] = set()
 
     def allow(self, host: bytes) -> bool:
         """Tell whether a Host header names one of ours; its port does not matter."""
-        if self._any or host in self._exact:
+        if self._any or host in self._known:
             return True
         name = re.sub(rb":[0-9]{1,5}\Z", b"", host.lower())
-        return name in self._exact or bool(self._suffixes and name.endswith(self._suffixes))
+        allowed = name in self._exact or bool(self._suffixes and name.endswith(self._suffixes))
+        if allowed and len(self._known) < _MOST_KNOWN_HOSTS:
+            self._known.add(host)
+        return allowed
 
 
 def _host_of_url(url: str) -> str:
@@ -186,9 +203,6 @@ def _host_of_url(url: str) -> str:
 
 
 def _route(scope: Scope) -> str:
-    name = scope.get("route_name")
-    if name is not None:
-        return str(name)
     route = scope.get("route")
     return str(getattr(route, "name", None) or "unmatched")
 

@@ -16,7 +16,7 @@ from app.api.faults import faults_of
 from app.api.problems import HTTP_PROBLEMS, reply_to, reply_with
 from app.api.replies import Headers, Reply, Sent
 from app.errors import DatabaseUnavailableError, FramegateError, InvalidInputError, StorageError
-from app.lifespan import services_of
+from app.lifespan import Services, services_of
 
 _log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ _DETAILS = {
 
 
 def reply_to_failure(error: Exception, scope: Scope) -> Reply:
-    """Give the answer to whatever went wrong; only our own faults are logged as errors."""
+    """Give the answer to whatever went wrong on FastAPI's way."""
     request_id = scope["request_id"]
     match error:
         case RequestValidationError():
@@ -39,12 +39,16 @@ def reply_to_failure(error: Exception, scope: Scope) -> Reply:
             problem = HTTP_PROBLEMS.get(error.status_code, HTTP_PROBLEMS[400])
             detail = _DETAILS.get(error.status_code, str(error.detail))
             return reply_with(problem, detail, request_id, _raw(error.headers))
-        case FramegateError():
-            _note(error, scope)
-            return reply_to(error, request_id)
-        case _:
-            _log.error("internal_error", request_id=request_id, exc_info=error)
-            return reply_with(HTTP_PROBLEMS[500], "The fault is ours; it was logged.", request_id)
+    return problem_of(error, request_id, services_of(scope))
+
+
+def problem_of(error: Exception, request_id: str, services: Services) -> Reply:
+    """Give the answer to what a service raised; only our own faults are logged as errors."""
+    if isinstance(error, FramegateError):
+        _note(error, request_id, services)
+        return reply_to(error, request_id)
+    _log.error("internal_error", request_id=request_id, exc_info=error)
+    return reply_with(HTTP_PROBLEMS[500], "The fault is ours; it was logged.", request_id)
 
 
 def install(app: FastAPI) -> None:
@@ -79,18 +83,18 @@ def _pattern(template: str) -> re.Pattern[str]:
     return compile_path(template.replace("{key}", "{key:key}"))[0]
 
 
-def _note(error: FramegateError, scope: Scope) -> None:
+def _note(error: FramegateError, request_id: str, services: Services) -> None:
     if isinstance(error, StorageError):
-        services_of(scope).metrics.refused(error)
+        services.metrics.refused(error)
         if error.state != "available":
             _log.warning(
                 "storage_refused",
-                request_id=scope["request_id"],
+                request_id=request_id,
                 error=type(error).__name__,
                 detail=str(error),
             )
     elif isinstance(error, DatabaseUnavailableError):
-        _log.warning("database_unavailable", request_id=scope["request_id"])
+        _log.warning("database_unavailable", request_id=request_id)
 
 
 def _invalid(error: RequestValidationError, scope: Scope) -> Reply:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from app.api.delivery import image_reply, request_of
+from app.api.delivery import image_reply, request_in
 from app.api.deps import LARGEST_ID, Caller, Cursor, Limit, ManifestId, OpenServices, PlainInt
 from app.api.objects import BYTES, BYTES_PROBLEMS, CONDITIONS
 from app.api.replies import Sent
@@ -98,4 +98,4 @@ async def get_image(
     manifest_id: ManifestId, number: Number, services: OpenServices, request: Request
 ) -> Response:
     """Stream a frame's picture, with ranges and conditions as for objects; HEAD only describes it."""
-    return Sent(await image_reply(services, request_of(request.scope), manifest_id, number))
+    return Sent(await image_reply(services, request_in(request.scope), manifest_id, number))

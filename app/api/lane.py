@@ -1,48 +1,84 @@
-"""The short way for byte requests: a raw ASGI app ahead of FastAPI, calling the same functions as its routes."""
+"""The short way for byte requests: recognised on the wire, answered by the same functions as FastAPI's routes."""
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote_to_bytes
 
-from app.api.delivery import (
-    IMAGE_PATH,
-    LARGEST_ID,
-    OBJECT_PATH,
-    image_reply,
-    object_reply,
-    request_of,
-)
-from app.api.failures import reply_to_failure
-from app.api.replies import Reply, send_reply
-from app.lifespan import services_of
+from app.api.delivery import IMAGE_PATH, LARGEST_ID, OBJECT_PATH, image_reply, object_reply, request_of
+from app.api.edge import Edge, Passage
+from app.api.failures import problem_of
+from app.api.replies import Reply
+from app.lifespan import Services
+
+
+class Errand:
+    """One byte request that the lane took: what was asked, and its passage through the edge."""
+
+    __slots__ = ("found", "headers", "is_object", "method", "passage", "path", "query")
+
+    def __init__(
+        self,
+        method: str,
+        found: re.Match[bytes],
+        is_object: bool,
+        query: bytes,
+        headers: dict[bytes, bytes],
+        passage: Passage,
+    ) -> None:
+        self.method = method
+        self.found = found
+        self.is_object = is_object
+        self.query = query
+        self.headers = headers
+        self.passage = passage
+        raw = found[0]
+        self.path = (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
 
 
 class Lane:
-    """Answers GET and HEAD of objects and images by itself; everything else passes through."""
+    """Answers GET and HEAD of objects and images by itself; everything else is for the ASGI app."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, edge: Edge, services: Services) -> None:
+        self._edge = edge
+        self._services = services
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"} or scope.get("root_path"):
-            return await self._app(scope, receive, send)
-        reply = await _reply(scope)
-        if reply is None:
-            return await self._app(scope, receive, send)
-        return await send_reply(reply, receive, send)
+    def take(self, method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Errand | None:
+        """Take a request that is the lane's, None for any other; `target` and `headers` as they were sent.
 
+        Whoever gets an errand gives it back to `leave`, whatever comes of it.
+        """
+        path, _, query = target.partition(b"?")
+        is_object = True
+        found = OBJECT_PATH.fullmatch(path)
+        if found is None:
+            is_object = False
+            found = IMAGE_PATH.fullmatch(path)
+        if found is None or not 0 < int(found[1]) <= LARGEST_ID or b"#" in target:
+            return None
+        named = dict(headers)
+        if b"content-length" in named or b"transfer-encoding" in named:
+            return None  # a body that nobody asked for: the server reads over it on the long way
+        return Errand(method, found, is_object, query, named, self._edge.enter(named))
 
-async def _reply(scope: Scope) -> Reply | None:
-    path = scope["raw_path"]
-    found = OBJECT_PATH.fullmatch(path)
-    image = None if found else IMAGE_PATH.fullmatch(path)
-    match = found or image
-    if match is None or int(match[1]) not in range(1, LARGEST_ID + 1):
-        return None
-    scope["route_name"] = "object" if found else "image"
-    try:
-        services, request = services_of(scope), request_of(scope)
-        if found:
-            return await object_reply(services, request, int(found[1]), found[2])
-        return await image_reply(services, request, int(match[1]), int(match[2]))
-    except Exception as error:
-        return reply_to_failure(error, scope)
+    async def reply(self, errand: Errand) -> Reply:
+        """Give the answer; the caller sends it and closes its stream. Only cancellation is raised."""
+        refusal = self._edge.refusal(errand.passage, errand.method, errand.path, errand.headers)
+        if refusal is not None:
+            return refusal
+        found = errand.found
+        try:
+            request = request_of(errand.method, errand.headers, errand.query)
+            if errand.is_object:
+                return await object_reply(self._services, request, int(found[1]), found[2])
+            return await image_reply(self._services, request, int(found[1]), int(found[2]))
+        except Exception as error:
+            return problem_of(error, errand.passage.request_id, self._services)
+
+    def abort(self, errand: Errand, error: Exception) -> None:
+        """Note why an answer is cut off after its head was sent."""
+        self._edge.note_abort(errand.passage, error)
+
+    def leave(self, errand: Errand) -> None:
+        """Note the end of an errand."""
+        route = "object" if errand.is_object else "image"
+        self._edge.leave(errand.passage, route, errand.method, errand.path)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from app.api.delivery import object_reply, raw_key_of, request_of
+from app.api.delivery import object_reply, raw_key_of, request_in
 from app.api.deps import Caller, Cursor, KeyPrefix, Limit, OpenServices, StorageId
 from app.api.replies import Sent
 from app.api.schemas.fields import Page
@@ -106,4 +106,4 @@ async def get_object(storage_id: StorageId, key: Key, services: OpenServices, re
     needs no token.
     """
     scope = request.scope
-    return Sent(await object_reply(services, request_of(scope), storage_id, raw_key_of(scope)))
+    return Sent(await object_reply(services, request_in(scope), storage_id, raw_key_of(scope)))

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
+from app.api.wire import LaneProtocol
 from app.db.session import Database
 from app.main import create_app
 from app.services.access import issue_token
@@ -108,7 +109,7 @@ async def running(settings: Settings, *, lane: bool = True) -> AsyncIterator[Ser
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
         config = uvicorn.Config(
             create_app(settings, lane=lane),
-            http="httptools",
+            http=LaneProtocol,
             ws="none",
             log_config=None,
             access_log=False,

@@ -1,0 +1,166 @@
+"""uvicorn's HTTP/1.1 protocol with a lane: byte requests are answered without ASGI's messages and scopes.
+
+The parser, keep-alive, pipelining and shutdown stay uvicorn's. What it asks of a running request, `Carriage`
+gives as well; where the lane takes a request is a matter of speed alone (ADR 16).
+"""
+
+import asyncio
+from typing import cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from app.api.lane import Errand, Lane
+from app.api.replies import Reply, Stream
+from app.errors import BrokenStreamError
+
+_METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+class LaneProtocol(HttpToolsProtocol):
+    """One client's connection; the lane is found in the lifespan's state, and without one all is uvicorn's."""
+
+    carriage: "Carriage | None" = None
+    """The lane's request that is being answered now; uvicorn's `cycle` may be a pipelined one behind it."""
+
+    def on_headers_complete(self) -> None:
+        """Begin a request by the lane if it is the lane's, else as uvicorn does."""
+        errand = self._errand()
+        if errand is None:
+            super().on_headers_complete()
+            return
+        lane = cast("Lane", self.app_state["lane"])
+        self.carriage = carriage = Carriage(self, lane, errand, self.parser.should_keep_alive())
+        self.cycle = cast("RequestResponseCycle", carriage)
+        carriage.start()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop what is being answered: nobody is there any more."""
+        super().connection_lost(exc)
+        if self.carriage is not None:
+            self.carriage.disconnect()
+
+    def _errand(self) -> Errand | None:
+        lane = self.app_state.get("lane")
+        method = _METHODS.get(self.parser.get_method())
+        running = cast("RequestResponseCycle | None", self.cycle)
+        free = running is None or running.response_complete
+        if lane is None or method is None or not free or self.root_path or self.expect_100_continue:
+            return None
+        if self.parser.get_http_version() != "1.1" or self.parser.should_upgrade():
+            return None
+        return cast("Lane", lane).take(method, self.url, self.headers)
+
+
+class Carriage:
+    """Carries one answer of the lane to its client, with backpressure; what `RequestResponseCycle` is to ASGI."""
+
+    __slots__ = (
+        "_errand", "_lane", "_protocol", "_task", "body", "disconnected", "keep_alive", "more_body",
+        "response_complete",
+    )  # fmt: skip
+
+    def __init__(self, protocol: LaneProtocol, lane: Lane, errand: Errand, keep_alive: bool) -> None:
+        self._protocol = protocol
+        self._lane = lane
+        self._errand = errand
+        self._task: asyncio.Task[None] | None = None
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self.disconnected = False
+        self.body = b""
+        self.more_body = False
+
+    @property
+    def message_event(self) -> "Carriage":
+        """What uvicorn sets when the request is complete or the client gone; both are seen otherwise here."""
+        return self
+
+    def set(self) -> None:
+        """Do nothing."""
+
+    def start(self) -> None:
+        """Begin to answer."""
+        protocol = self._protocol
+        task = protocol.loop.create_task(self._run())
+        protocol.tasks.add(task)
+        task.add_done_callback(protocol.tasks.discard)
+        self._task = task
+
+    def disconnect(self) -> None:
+        """Give up: the client is gone."""
+        self.disconnected = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            await self._answer(await self._lane.reply(self._errand))
+        except Exception as error:
+            self._lane.abort(self._errand, error)
+            self._protocol.transport.close()
+        except asyncio.CancelledError:
+            self._protocol.transport.abort()  # the client is gone, or the time of grace is over
+            raise
+        finally:
+            self._lane.leave(self._errand)
+            self._end()
+
+    async def _answer(self, reply: Reply) -> None:
+        body = reply.body
+        passage = self._errand.passage
+        try:
+            if self._protocol.flow.write_paused:
+                await self._protocol.flow.drain()
+            passage.status = reply.status
+            silent = self._errand.method == "HEAD" or reply.status in _WITHOUT_BODY
+            if silent or isinstance(body, bytes):
+                self._write(self._head(reply), b"" if silent else cast("bytes", body))
+            else:
+                await self._relay(self._head(reply), body, _promised(reply))
+        finally:
+            if not isinstance(body, bytes):
+                await body.aclose()
+        passage.complete = True
+        self.response_complete = True
+
+    def _write(self, head: bytes, body: bytes) -> None:
+        self._protocol.transport.writelines((head, body) if body else (head,))
+        self._errand.passage.sent_bytes = len(body)
+
+    async def _relay(self, head: bytes, stream: Stream, promised: int) -> None:
+        transport, flow, passage = self._protocol.transport, self._protocol.flow, self._errand.passage
+        transport.write(head)
+        async for chunk in stream:
+            transport.write(chunk)
+            passage.sent_bytes += len(chunk)
+            if flow.write_paused:
+                await flow.drain()
+        if passage.sent_bytes != promised:
+            raise BrokenStreamError("The body's length is not the promised one.")
+
+    def _head(self, reply: Reply) -> bytes:
+        """Write status line and headers down; raises ValueError where one would smuggle a line in."""
+        lines = [STATUS_LINE[reply.status]]
+        headers = (*self._protocol.server_state.default_headers, *reply.headers, *self._errand.passage.extra)
+        lines += [b"%b: %b\r\n" % header for header in headers]
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+            raise ValueError("a header of the answer holds a line break")
+        return head
+
+    def _end(self) -> None:
+        protocol = self._protocol
+        protocol.carriage = None
+        if not self.response_complete or protocol.transport.is_closing():
+            return
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+
+def _promised(reply: Reply) -> int:
+    return next(int(value) for name, value in reply.headers if name == b"content-length")
