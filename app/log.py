@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import sys
+import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
@@ -59,10 +60,6 @@ def _renderer(form: str) -> structlog.types.Processor:
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
 
 
-def _dumps(event: Any, **_: Any) -> str:
-    return orjson.dumps(event, default=str).decode()
-
-
 def _quiet_libraries() -> None:
     # These print URLs with signatures in them at their lower levels.
     for name in (
@@ -112,9 +109,9 @@ class AccessLog:
 
     def __init__(self, level: str, form: Literal["console", "json"], stream: TextIO | None = None) -> None:
         self._on = level in {"debug", "info"}
-        self._form = form
+        self._written = _json_line if form == "json" else _console_line
         self._stream = stream or sys.stderr
-        self._lines: list[str] = []
+        self._lines: list[_Finished] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(
@@ -131,8 +128,7 @@ class AccessLog:
         """Note a finished request; written within `FLUSH_EVERY_S`, or not at all above the level info."""
         if not self._on:
             return
-        values = (request_id, method, path, status, sent_bytes, seconds, aborted)
-        self._lines.append(_json_line(*values) if self._form == "json" else _console_line(*values))
+        self._lines.append((time.time(), request_id, method, path, status, sent_bytes, seconds, aborted))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self.flush)
 
@@ -141,17 +137,28 @@ class AccessLog:
         self._timer = None
         lines, self._lines = self._lines, []
         if lines:
-            self._stream.write("".join(lines))
+            self._stream.write("".join([self._written(*line) for line in lines]))
             self._stream.flush()
 
 
+_Finished = tuple[float, str, str, str, int, int, float, bool]
+"""When (Unix seconds), request id, method, path, status, bytes, seconds, aborted."""
+
+
 def _json_line(
-    request_id: str, method: str, path: str, status: int, sent_bytes: int, seconds: float, aborted: bool
+    at: float,
+    request_id: str,
+    method: str,
+    path: str,
+    status: int,
+    sent_bytes: int,
+    seconds: float,
+    aborted: bool,
 ) -> str:
     line = {
         "event": "request",
         "level": "info",
-        "timestamp": datetime.now(UTC),
+        "timestamp": datetime.fromtimestamp(at, UTC),
         "request_id": request_id,
         "method": method,
         "path": path,
@@ -165,7 +172,14 @@ def _json_line(
 
 
 def _console_line(
-    request_id: str, method: str, path: str, status: int, sent_bytes: int, seconds: float, aborted: bool
+    _at: float,
+    request_id: str,
+    method: str,
+    path: str,
+    status: int,
+    sent_bytes: int,
+    seconds: float,
+    aborted: bool,
 ) -> str:
     shown = path if path.isprintable() else ascii(path)
     end = " aborted" if aborted else ""

@@ -34,6 +34,7 @@ def create_app(settings: Settings | None = None, *, lane: bool = True) -> ASGIAp
         async with open_services(settings, metrics) as services:
             yield {"services": services} | ({"lane": Lane(edge, services)} if lane else {})
         access_log.flush()
+        metrics.flush()
 
     edge = Edge(_api(settings, lifespan), settings, metrics, access_log)
     return edge
