@@ -159,6 +159,14 @@ class RangeNotSatisfiableError(FramegateError):
         self.etag = etag
 
 
+class ShareUsedUpError(FramegateError):
+    """The caller has as many requests under way as one caller may have; others are still served."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many of your own requests are under way or wait already.")
+        self.retry_after_s = 1
+
+
 class SignedUrlError(FramegateError):
     """A signed URL that is bent, expired, or whose token was revoked."""
 

@@ -26,7 +26,7 @@ from app.services.storages import StorageService
 from app.settings import Settings
 from app.storage.bucket import Bucket
 from app.storage.cache import ObjectCache
-from app.storage.gate import Gate
+from app.storage.gate import Gate, Tally
 from app.storage.guard import Guard
 from app.storage.providers import open_provider
 from app.storage.sdk import SharedSession
@@ -150,6 +150,8 @@ def _bucket_opener(stack: AsyncExitStack, settings: Settings) -> OpenBucket:
     )
     stack.push_async_callback(transport.aclose)
 
+    tally = Tally(2 * (settings.upstream_concurrency + settings.upstream_queue))
+
     async def open_bucket(source: Source) -> Bucket:
         provider = await open_provider(
             source,
@@ -160,7 +162,7 @@ def _bucket_opener(stack: AsyncExitStack, settings: Settings) -> OpenBucket:
         return Bucket(
             provider,
             transport,
-            Gate(settings.upstream_concurrency, settings.upstream_queue),
+            Gate(settings.upstream_concurrency, settings.upstream_queue, tally),
             source.prefix,
         )
 

@@ -99,7 +99,7 @@ class Edge:
         extra: Headers = [(b"x-request-id", request_id.encode())]
         if self._origins:
             extra += self._cors(headers.get(b"origin"))
-        self._metrics.running.inc()
+        self._metrics.entered()
         return Passage(request_id, extra)
 
     def refusal(
@@ -119,7 +119,6 @@ class Edge:
     def leave(self, passage: Passage, route: str, method: str, path: str) -> None:
         """End a request: its metrics and its line in the log."""
         seconds = time.perf_counter() - passage.started
-        self._metrics.running.dec()
         self._metrics.answered(route, method, passage.status, passage.sent_bytes, seconds)
         self._access_log.add(
             passage.request_id,

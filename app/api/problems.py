@@ -32,6 +32,7 @@ from app.errors import (
     ProbeRefusedError,
     RangeNotSatisfiableError,
     SchemaError,
+    ShareUsedUpError,
     SignedUrlError,
     StaleRevisionError,
     StorageError,
@@ -100,6 +101,12 @@ PROBLEMS: Mapping[type[FramegateError], Problem] = {
     UnauthenticatedError: Problem("unauthenticated", "A valid token is needed", 401, headers=_challenge),
     ForbiddenError: Problem("forbidden", "This is not allowed", 403),
     SignedUrlError: Problem("signed-url-invalid", "This signed URL is not valid", 403),
+    ShareUsedUpError: Problem(
+        "share-used-up",
+        "Your share of the service is used up",
+        429,
+        headers=lambda error: _retry_after(error.retry_after_s),
+    ),
     MissingError: Problem("not-found", "There is no such thing", 404),
     ConflictError: Problem("conflict", "This contradicts the present state", 409),
     NotReadyError: Problem(

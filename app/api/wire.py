@@ -1,10 +1,12 @@
-"""uvicorn's HTTP/1.1 protocol with a lane: byte requests are answered without ASGI's messages and scopes.
+"""uvicorn's HTTP/1.1 protocol with a lane, and with bounds that uvicorn does not set.
 
-The parser, keep-alive, pipelining and shutdown stay uvicorn's. What it asks of a running request, `Carriage`
-gives as well; where the lane takes a request is a matter of speed alone (ADR 16).
+Byte requests are answered without ASGI's messages and scopes; where the lane takes a request is a matter of
+speed alone (ADR 16). The parser, pipelining and shutdown stay uvicorn's: what it asks of a running request,
+`Carriage` gives as well. A request's head is bounded in size and time.
 """
 
 import asyncio
+import math
 from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -13,19 +15,61 @@ from app.api.lane import Errand, Lane
 from app.api.replies import Reply, Stream
 from app.errors import BrokenStreamError
 
+MAX_HEAD_BYTES = 65_536
+"""Request line and headers together, about."""
+
 _METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
 _WITHOUT_BODY = frozenset({204, 304})
 
 
 class LaneProtocol(HttpToolsProtocol):
-    """One client's connection; the lane is found in the lifespan's state, and without one all is uvicorn's."""
+    """One client's connection; the lane is found in the lifespan's state, and without one all is uvicorn's.
+
+    uvicorn arms and cancels a timer for each request on a kept connection. Here one timer looks now and then
+    how long nothing was asked or finished.
+    """
 
     carriage: "Carriage | None" = None
     """The lane's request that is being answered now; uvicorn's `cycle` may be a pipelined one behind it."""
+    _since = math.inf
+    """When the connection began to wait for a request, or a request's head to come in; infinite while one runs."""
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a request."""
+        super().connection_made(cast("asyncio.Transport", transport))  # uvloop's is one by behaviour only
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop what is being answered: nobody is there any more."""
+        super().connection_lost(exc)
+        super()._unset_keepalive_if_required()
+        if self.carriage is not None:
+            self.carriage.disconnect()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of requests; a head that does not end is refused."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("Request head too large.")
+
+    def on_message_begin(self) -> None:
+        """Begin a request: from its first byte on its head has as long as an idle connection has."""
+        super().on_message_begin()
+        if self._since != math.inf:
+            self._since = self.loop.time()
+
+    def on_body(self, body: bytes) -> None:
+        """Take bytes of a request's body."""
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """Begin a request by the lane if it is the lane's, else as uvicorn does."""
+        """Begin to answer: by the lane if the request is the lane's, else as uvicorn does."""
+        self._head_bytes = 0
         errand = self._errand()
+        self._since = math.inf
         if errand is None:
             super().on_headers_complete()
             return
@@ -34,11 +78,37 @@ class LaneProtocol(HttpToolsProtocol):
         self.cycle = cast("RequestResponseCycle", carriage)
         carriage.start()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop what is being answered: nobody is there any more."""
-        super().connection_lost(exc)
-        if self.carriage is not None:
-            self.carriage.disconnect()
+    def on_response_complete(self) -> None:
+        """Go on with a pipelined request, else wait for the next."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self._wait()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that waited too long, but not while its client still takes an answer."""
+        self.timeout_keep_alive_task = None
+        left_s = self._since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0 or self.transport.get_write_buffer_size():
+            self._look_again(min(max(left_s, 1.0), self.timeout_keep_alive))
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _wait(self) -> None:
+        self._since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again(self.timeout_keep_alive)
+
+    def _look_again(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Leave the timer alone: uvicorn would cancel it with every piece of a request."""
 
     def _errand(self) -> Errand | None:
         lane = self.app_state.get("lane")

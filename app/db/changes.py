@@ -8,7 +8,6 @@ from typing import Generic, TypeVar, cast
 
 import asyncpg
 import structlog
-from cachetools import LRUCache
 
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
@@ -131,7 +130,8 @@ class Remembered(Generic[K, V]):
         self._tables = frozenset(tables)
         self._load = load
         self._clear_all = clear_all
-        self._rows: LRUCache[K, V] = LRUCache(most)
+        self._most = most
+        self._rows: dict[K, V] = {}
         self._generation = 0
         changes.subscribe(self._on_change, self.clear)
 
@@ -156,6 +156,8 @@ class Remembered(Generic[K, V]):
         row = await self._load(key)
         # A change that was heard during the load may be newer than what the load saw.
         if row is not None and generation == self._generation and self._changes.connected:
+            if len(self._rows) >= self._most:  # so seldom that the next ones may all be loaded anew
+                self._rows.clear()
             self._rows[key] = row
         return row
 

@@ -27,12 +27,14 @@ class ObjectService:
 
         `revalidate`: an object that is held in memory is asked for again. No database connection is held
         while bytes flow. Raises `MissingError`, `InvalidKeyError`, `PreconditionFailedError`,
-        `RangeNotSatisfiableError` and every `StorageError`.
+        `RangeNotSatisfiableError`, `ShareUsedUpError` and every `StorageError`.
         """
         row = await self._buckets.row_for(principal, storage_id)
         bucket = await self._buckets.of(row)
         place = Place(row.id, row.version)
-        return await self._cache.read(bucket, place, key, method, options, revalidate=revalidate)
+        return await self._cache.read(
+            bucket, place, key, method, options, revalidate=revalidate, caller=principal.user_id
+        )
 
     async def list(
         self,
@@ -46,4 +48,4 @@ class ObjectService:
         """List one page of objects in the bucket's own order; see `Bucket.list`."""
         row = await self._buckets.row_for(principal, storage_id)
         bucket = await self._buckets.of(row)
-        return await bucket.list(prefix or row.prefix, delimiter, cursor, limit)
+        return await bucket.list(prefix or row.prefix, delimiter, cursor, limit, caller=principal.user_id)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from time import time
 
 from app.errors import ObjectTooLargeError
@@ -17,7 +18,7 @@ from app.storage.base import (
     Provider,
     ReadOptions,
 )
-from app.storage.gate import Gate
+from app.storage.gate import HOUSE, Gate
 from app.storage.keys import check_key, check_prefix
 from app.storage.media import media_type
 from app.storage.reading import Reading
@@ -29,7 +30,8 @@ class Bucket:
     """One opened bucket or container. Keys are whole bucket keys; `prefix` only says where listings begin.
 
     Every method may be cancelled at any await and leaves nothing open. Every method waits for its turn at
-    the gate and raises `ThrottledError` when too many wait already.
+    the gate, where `caller` is a user's id, and raises `ThrottledError` when too many wait already,
+    `ShareUsedUpError` when too many of them are the caller's own.
     """
 
     def __init__(self, provider: Provider, transport: Sender, gate: Gate, prefix: str = "") -> None:
@@ -50,7 +52,7 @@ class Bucket:
         """Whether anything runs or streams from this bucket just now."""
         return self._running > 0
 
-    async def open(self, key: str, options: ReadOptions = PLAIN_READ) -> ObjectRead:
+    async def open(self, key: str, options: ReadOptions = PLAIN_READ, *, caller: int = HOUSE) -> ObjectRead:
         """Read an object: RFC 9110 conditions, then the range, then bytes.
 
         Comes back before the first byte of a long body; the caller closes a body that is a stream, and only
@@ -62,24 +64,24 @@ class Bucket:
         `BrokenStreamError`.
         """
         check_key(key)
-        await self._enter()
+        await self._enter(caller)
         try:
             read = await Reading(self._upstream, key, options).get()
         except BaseException:
-            self._leave()
+            self._leave(caller)
             raise
         if isinstance(read.body, bytes):
-            self._leave()
+            self._leave(caller)
             return read
-        return replace(read, body=HeldStream(read.body, self._leave))
+        return replace(read, body=HeldStream(read.body, partial(self._leave, caller)))
 
-    async def head(self, key: str, options: ReadOptions = PLAIN_READ) -> ObjectRead:
+    async def head(self, key: str, options: ReadOptions = PLAIN_READ, *, caller: int = HOUSE) -> ObjectRead:
         """Give an object's facts, its conditions decided and its range ignored; raises as `open` does.
 
         A missing bucket cannot be told from a missing object here: an answer to HEAD has no words.
         """
         check_key(key)
-        async with self._turn():
+        async with self._turn(caller):
             return await Reading(self._upstream, key, options).head()
 
     async def read_whole(self, key: str, limit_bytes: int) -> tuple[ObjectMeta, bytes]:
@@ -105,6 +107,8 @@ class Bucket:
         delimiter: str = "",
         cursor: str | None = None,
         limit: int = 1000,
+        *,
+        caller: int = HOUSE,
     ) -> ListPage:
         """List up to `limit` (1 to 1,000) keys; `prefix` None means the storage's own.
 
@@ -114,7 +118,7 @@ class Bucket:
         """
         begin = self.prefix if prefix is None else prefix
         check_prefix(begin)
-        async with self._turn():
+        async with self._turn(caller):
             page = await self._provider.list(begin, delimiter, cursor, limit)
         return ListPage([_typed(item) for item in page.items], page.cursor)
 
@@ -143,20 +147,21 @@ class Bucket:
         await self._provider.aclose()
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        await self._enter()
+    async def _turn(self, caller: int = HOUSE) -> AsyncIterator[None]:
+        await self._enter(caller)
         try:
             yield
         finally:
-            self._leave()
+            self._leave(caller)
 
-    async def _enter(self) -> None:
-        await self._gate.acquire()
+    async def _enter(self, caller: int) -> None:
+        if not self._gate.try_acquire(caller):
+            await self._gate.acquire(caller)
         self._running += 1
 
-    def _leave(self) -> None:
+    def _leave(self, caller: int) -> None:
         self._running -= 1
-        self._gate.release()
+        self._gate.release(caller)
 
 
 def _skew_s(answer: Answer) -> float:

@@ -14,6 +14,7 @@ from cachetools import LRUCache
 
 from app.storage.base import PLAIN_READ, ByteStream, Method, ObjectRead, ReadOptions
 from app.storage.bucket import Bucket
+from app.storage.gate import HOUSE
 from app.storage.preconditions import is_strong
 from app.storage.reading import from_memory
 from app.storage.streams import close_body
@@ -75,10 +76,12 @@ class ObjectCache:
         options: ReadOptions = PLAIN_READ,
         *,
         revalidate: bool = False,
+        caller: int = HOUSE,
     ) -> ObjectRead:
         """Answer a GET or HEAD from memory, or from the bucket; raises what `Bucket.open` raises.
 
-        `revalidate` asks the bucket even if the kept object is fresh. The caller closes a body that is a
+        `revalidate` asks the bucket even if the kept object is fresh; whoever asks first is the `caller` of a
+        fetch that others wait for. The caller closes a body that is a
         stream.
         """
         entry_key = (place.storage_id, place.version, key)
@@ -88,8 +91,8 @@ class ObjectCache:
             return from_memory(entry.whole, entry.body, method, options)
         if entry is None and (method == "HEAD" or options != PLAIN_READ or self._most_object_bytes <= 0):
             self._count("passed")
-            return await _direct(bucket, key, method, options)
-        return await self._fetched(bucket, entry_key, method, options)
+            return await _direct(bucket, key, method, options, caller)
+        return await self._fetched(bucket, entry_key, method, options, caller)
 
     def forget(self, storage_id: int) -> None:
         """Drop every object of a storage that was changed or removed."""
@@ -101,11 +104,11 @@ class ObjectCache:
         self._entries.clear()
 
     async def _fetched(
-        self, bucket: Bucket, entry_key: _Key, method: Method, options: ReadOptions
+        self, bucket: Bucket, entry_key: _Key, method: Method, options: ReadOptions, caller: int
     ) -> ObjectRead:
         fetch = self._fetches.get(entry_key)
         leads = fetch is None
-        fetch = fetch or self._begin(bucket, entry_key)
+        fetch = fetch or self._begin(bucket, entry_key, caller)
         # A waiter that goes away must not take the fetch from the others.
         try:
             read = await asyncio.shield(fetch)
@@ -120,26 +123,26 @@ class ObjectCache:
             return read
         if leads:
             await close_body(read.body)
-        return await _direct(bucket, entry_key[2], method, options)
+        return await _direct(bucket, entry_key[2], method, options, caller)
 
-    def _begin(self, bucket: Bucket, entry_key: _Key) -> asyncio.Task[ObjectRead]:
-        fetch = asyncio.create_task(self._fetch(bucket, entry_key))
+    def _begin(self, bucket: Bucket, entry_key: _Key, caller: int) -> asyncio.Task[ObjectRead]:
+        fetch = asyncio.create_task(self._fetch(bucket, entry_key, caller))
         self._fetches[entry_key] = fetch
         fetch.add_done_callback(lambda _: self._fetches.pop(entry_key, None))
         return fetch
 
-    async def _fetch(self, bucket: Bucket, entry_key: _Key) -> ObjectRead:
+    async def _fetch(self, bucket: Bucket, entry_key: _Key, caller: int) -> ObjectRead:
         """Get the object anew, or learn that the kept one is current; a long one comes as a stream."""
         entry = self._entries.get(entry_key)
         tag = None if entry is None else entry.whole.meta.etag
         if entry is not None and tag is not None and is_strong(tag):
-            read = await bucket.open(entry_key[2], ReadOptions(if_none_match=(tag,)))
+            read = await bucket.open(entry_key[2], ReadOptions(if_none_match=(tag,)), caller=caller)
             if read.not_modified:
                 self._count("revalidated")
                 entry.checked_at = self._clock()
                 return entry.whole
         else:
-            read = await bucket.open(entry_key[2])
+            read = await bucket.open(entry_key[2], caller=caller)
         self._count("miss")
         self._entries.pop(entry_key, None)
         return await self._kept(entry_key, read)
@@ -174,5 +177,6 @@ async def _whole(body: ByteStream) -> bytes:
         await body.aclose()
 
 
-async def _direct(bucket: Bucket, key: str, method: Method, options: ReadOptions) -> ObjectRead:
-    return await (bucket.head(key, options) if method == "HEAD" else bucket.open(key, options))
+async def _direct(bucket: Bucket, key: str, method: Method, options: ReadOptions, caller: int) -> ObjectRead:
+    read = bucket.head if method == "HEAD" else bucket.open
+    return await read(key, options, caller=caller)

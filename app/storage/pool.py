@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,7 +55,9 @@ class BucketPool:
         what the opener raises.
         """
         entry = self._entries.get((storage_id, version)) or self._start(storage_id, version)
-        entry.used_at = asyncio.get_running_loop().time()
+        entry.used_at = time.monotonic()
+        if entry.opening.done():
+            return entry.opening.result()
         return await asyncio.shield(entry.opening)
 
     def retire(self, storage_id: int) -> None:
@@ -76,7 +79,7 @@ class BucketPool:
         loop = asyncio.get_running_loop()
         opening = loop.create_task(self._open(storage_id, version))
         opening.add_done_callback(_take_notice)
-        entry = self._entries[storage_id, version] = _Entry(opening, loop.time())
+        entry = self._entries[storage_id, version] = _Entry(opening, time.monotonic())
         self._newest[storage_id] = max(version, self._newest.get(storage_id, version))
         if self._sweeper is None:
             self._sweeper = loop.create_task(self._sweep_for_ever())
@@ -96,7 +99,7 @@ class BucketPool:
 
     async def sweep(self) -> None:
         """Close what is due; runs by itself every few seconds."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         for (storage_id, version), entry in list(self._entries.items()):
             replaced = version < self._newest.get(storage_id, version)
             patience = min(LINGER_S, self._idle_s) if replaced else self._idle_s

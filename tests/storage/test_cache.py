@@ -51,7 +51,7 @@ class FakeBucket:
     error: StorageError | None = None
     streams: list[Streamed] = field(default_factory=list)
 
-    async def open(self, key: str, options: ReadOptions = PLAIN_READ) -> ObjectRead:
+    async def open(self, key: str, options: ReadOptions = PLAIN_READ, *, caller: int = 0) -> ObjectRead:
         self.asked.append(("GET", key, options))
         if self.gate is not None:
             await self.gate.wait()
@@ -71,7 +71,7 @@ class FakeBucket:
         self.streams.append(Streamed(body))
         return ObjectRead(meta, self.streams[-1])
 
-    async def head(self, key: str, options: ReadOptions = PLAIN_READ) -> ObjectRead:
+    async def head(self, key: str, options: ReadOptions = PLAIN_READ, *, caller: int = 0) -> ObjectRead:
         self.asked.append(("HEAD", key, options))
         return ObjectRead(ObjectMeta(key, len(self.objects[key]), self.etag, MOMENT, None))
 

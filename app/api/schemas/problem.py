@@ -38,6 +38,7 @@ _TYPICAL = {
     415: "unsupported-media-type",
     416: "range-not-satisfiable",
     422: "invalid-request",
+    429: "share-used-up",
     500: "internal-error",
     502: "storage-access-denied",
     503: "storage-throttled",
@@ -104,5 +105,5 @@ def _example(status: int) -> dict[str, Any]:
     }
 
 
-BUCKET = (502, 503, 504)
+BUCKET = (429, 502, 503, 504)
 """What an attached bucket may come to."""

@@ -6,6 +6,7 @@ stays unsigned, and so do Range and the conditions; a test compares thousands of
 
 import hmac
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from time import gmtime, strftime, time
 from urllib.parse import quote
@@ -14,8 +15,25 @@ from app.storage.base import Method, Origin, SignedRequest
 from app.storage.source import Anonymous, KeyPair
 
 _UNSIGNED = "UNSIGNED-PAYLOAD"
+_CONTENT = (b"x-amz-content-sha256", _UNSIGNED.encode())
 _ALWAYS = ((b"accept", b"*/*"), (b"accept-encoding", b"identity"))
 """Without the second, servers that compress on the way would change lengths and ranges."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Moment:
+    """What the signatures of one second have in common; the key is the day's."""
+
+    second: int
+    canonical: str
+    """The canonical request from its headers on."""
+    stamp: bytes
+    to_sign: bytes
+    """The string to sign up to the request's hash."""
+    authorization: bytes
+    """The header up to the signature."""
+    key: bytes
+    day: str
 
 
 class S3Signer:
@@ -37,45 +55,52 @@ class S3Signer:
         self._names = "host;x-amz-content-sha256;x-amz-date" + (
             ";x-amz-security-token" if self._token else ""
         )
-        self._day = ""
-        self._day_key = b""
+        self._common = ((b"host", host.encode("ascii")), *_ALWAYS)
+        self._moment = _Moment(-1, "", b"", b"", b"", b"", "")
 
     def sign(self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]] = ()) -> SignedRequest:
         """Sign one read of `key`; `extra` headers go along unsigned. No I/O."""
         path = self._base_path + quote(key, safe="/~")
-        headers = [(b"host", self._host.encode("ascii")), *_ALWAYS, *extra]
-        if self._keys is not None:
-            headers += self._signature(self._keys, method, path)
-        return SignedRequest(self._origin, method, path.encode("ascii"), tuple(headers))
+        signed = () if self._keys is None else self._signature(self._keys, method, path)
+        return SignedRequest(self._origin, method, path.encode("ascii"), (*self._common, *extra, *signed))
 
-    def _signature(self, keys: KeyPair, method: Method, path: str) -> list[tuple[bytes, bytes]]:
-        stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(time() + self.skew_s))
-        scope = f"{stamp[:8]}/{self._region}/s3/aws4_request"
+    def _signature(self, keys: KeyPair, method: Method, path: str) -> tuple[tuple[bytes, bytes], ...]:
+        second = int(time() + self.skew_s)
+        moment = self._moment
+        if moment.second != second:
+            moment = self._moment = self._at(keys, second)
+        canonical = f"{method}\n{path}\n\n{moment.canonical}".encode()
+        to_sign = moment.to_sign + sha256(canonical).hexdigest().encode()
+        signature = hmac.digest(moment.key, to_sign, "sha256").hex().encode()
+        date = (b"x-amz-date", moment.stamp)
+        authorization = (b"authorization", moment.authorization + signature)
+        if self._token:
+            return (_CONTENT, date, authorization, (b"x-amz-security-token", self._token.encode("latin-1")))
+        return (_CONTENT, date, authorization)
+
+    def _at(self, keys: KeyPair, second: int) -> "_Moment":
+        """Write down what every request of one second shares."""
+        stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(second))
+        day = stamp[:8]
+        scope = f"{day}/{self._region}/s3/aws4_request"
         token = f"x-amz-security-token:{self._token}\n" if self._token else ""
-        canonical = (
-            f"{method}\n{path}\n\nhost:{self._host}\nx-amz-content-sha256:{_UNSIGNED}\nx-amz-date:{stamp}\n"
-            f"{token}\n{self._names}\n{_UNSIGNED}"
-        )
-        to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.new(self._key_of(keys, stamp[:8]), to_sign.encode(), sha256).hexdigest()
-        authorization = (
+        return _Moment(
+            second,
+            f"host:{self._host}\nx-amz-content-sha256:{_UNSIGNED}\nx-amz-date:{stamp}\n"
+            f"{token}\n{self._names}\n{_UNSIGNED}",
+            stamp.encode(),
+            f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n".encode(),
             f"AWS4-HMAC-SHA256 Credential={keys.access_key_id}/{scope}, "
-            f"SignedHeaders={self._names}, Signature={signature}"
+            f"SignedHeaders={self._names}, Signature=".encode("latin-1"),
+            self._moment.key if self._moment.day == day else self._day_key(keys, day),
+            day,
         )
-        signed = [
-            (b"x-amz-content-sha256", _UNSIGNED.encode()),
-            (b"x-amz-date", stamp.encode()),
-            (b"authorization", authorization.encode("latin-1")),
-        ]
-        return [*signed, (b"x-amz-security-token", self._token.encode("latin-1"))] if self._token else signed
 
-    def _key_of(self, keys: KeyPair, day: str) -> bytes:
-        if day != self._day:
-            derived = b"AWS4" + keys.secret_access_key.get_secret_value().encode()
-            for word in (day, self._region, "s3", "aws4_request"):
-                derived = hmac.new(derived, word.encode(), sha256).digest()
-            self._day, self._day_key = day, derived
-        return self._day_key
+    def _day_key(self, keys: KeyPair, day: str) -> bytes:
+        derived = b"AWS4" + keys.secret_access_key.get_secret_value().encode()
+        for word in (day, self._region, "s3", "aws4_request"):
+            derived = hmac.digest(derived, word.encode(), "sha256")
+        return derived
 
 
 def _token_of(auth: KeyPair | Anonymous) -> str:
