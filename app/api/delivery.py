@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -34,14 +33,28 @@ _SAME_ORIGIN: Headers = [*_SAFE, (b"cross-origin-resource-policy", b"same-origin
 _CROSS_ORIGIN: Headers = [*_SAFE, (b"cross-origin-resource-policy", b"cross-origin")]
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRequest:
-    """What a byte route needs to know of a request."""
+_NO_QUERY: Mapping[str, str] = {}
 
-    method: Method
-    headers: Mapping[bytes, bytes]
-    """By lower-case name; the last of repeated ones."""
-    query: Mapping[str, str]
+
+class ByteRequest:
+    """What a byte route needs to know of a request; `headers` by lower-case name, the last of repeated ones."""
+
+    __slots__ = ("_query", "headers", "method", "principal", "raw_query")
+
+    def __init__(self, method: Method, headers: Mapping[bytes, bytes], raw_query: bytes) -> None:
+        self.method = method
+        self.headers = headers
+        self.raw_query = raw_query
+        self.principal: Principal | None = None
+        """Who asks, once it is known."""
+        self._query = None if raw_query else _NO_QUERY
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The decoded parameters; raises `SignedUrlError` for a signed query that could be read in two ways."""
+        if self._query is None:
+            self._query = _parameters(self.raw_query)
+        return self._query
 
     @property
     def asks_anew(self) -> bool:
@@ -52,25 +65,18 @@ class ByteRequest:
     @property
     def signed(self) -> bool:
         """Whether the request carries a signed URL's signature."""
-        return "signature" in self.query
+        return bool(self.raw_query) and "signature" in self.query
 
 
-_NO_QUERY: Mapping[str, str] = {}
 _ASKS_ANEW = re.compile(
     rb"(?:^|[\s,])(?:no-cache|no-store|max-age\s*=\s*\"?0+\"?)(?:$|[\s,;=])", re.IGNORECASE
 )
 
 
-def request_of(method: str, headers: Mapping[bytes, bytes], query: bytes) -> ByteRequest:
-    """Gather what byte routes read; raises `SignedUrlError` for a query that could be read in two ways."""
-    return ByteRequest(
-        "HEAD" if method == "HEAD" else "GET", headers, _parameters(query) if query else _NO_QUERY
-    )
-
-
 def request_in(scope: Scope) -> ByteRequest:
     """Gather what byte routes read out of an ASGI scope."""
-    return request_of(scope["method"], dict(scope["headers"]), scope["query_string"])
+    method: Method = "HEAD" if scope["method"] == "HEAD" else "GET"
+    return ByteRequest(method, dict(scope["headers"]), scope["query_string"])
 
 
 def raw_key_of(scope: Scope) -> bytes:
@@ -89,6 +95,20 @@ async def object_reply(services: Services, request: ByteRequest, storage_id: int
     return await _reply(services, principal, request, storage_id, key)
 
 
+def object_reply_at_hand(
+    services: Services, request: ByteRequest, storage_id: int, raw_key: bytes
+) -> Reply | None:
+    """Answer as `object_reply` does from memory alone; None where anything must be waited for."""
+    if request.raw_query or request.asks_anew:
+        return None
+    principal = request.principal = services.access.at_hand(bearer(request.headers))
+    if principal is None:
+        return None
+    options = conditional.parse(request.headers, request.method)
+    read = services.objects.at_hand(principal, storage_id, _decoded(raw_key), request.method, options)
+    return None if read is None else shaped(read, download=False, signed=False)
+
+
 async def image_reply(services: Services, request: ByteRequest, manifest_id: int, number: int) -> Reply:
     """Answer a GET or HEAD of a frame's image; raises also `StaleRevisionError`, `NoImageError`."""
     principal = await _principal(services, request, None)
@@ -100,7 +120,7 @@ async def image_reply(services: Services, request: ByteRequest, manifest_id: int
 async def _reply(
     services: Services, principal: Principal, request: ByteRequest, storage_id: int, key: str
 ) -> Reply:
-    download = _flag(request.query, "download")
+    download = bool(request.raw_query) and _flag(request.query, "download")
     options = conditional.parse(request.headers, request.method)
     read = await services.objects.read(
         principal, storage_id, key, request.method, options, revalidate=request.asks_anew
@@ -164,6 +184,8 @@ def bearer(headers: Mapping[bytes, bytes]) -> str:
 
 
 async def _principal(services: Services, request: ByteRequest, path: str | None) -> Principal:
+    if request.principal is not None:
+        return request.principal
     if not request.signed:
         return await services.access.authenticate(bearer(request.headers))
     if path is None:

@@ -4,33 +4,36 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
-from app.api.delivery import IMAGE_PATH, LARGEST_ID, OBJECT_PATH, image_reply, object_reply, request_of
+from app.api.delivery import (
+    IMAGE_PATH,
+    LARGEST_ID,
+    OBJECT_PATH,
+    ByteRequest,
+    image_reply,
+    object_reply,
+    object_reply_at_hand,
+)
 from app.api.edge import Edge, Passage
 from app.api.failures import problem_of
 from app.api.replies import Reply
 from app.lifespan import Services
+from app.storage.base import Method
 
 
 class Errand:
     """One byte request that the lane took: what was asked, and its passage through the edge."""
 
-    __slots__ = ("found", "headers", "is_object", "method", "passage", "path", "query")
+    __slots__ = ("found", "is_object", "passage", "path", "refusal", "request")
 
     def __init__(
-        self,
-        method: str,
-        found: re.Match[bytes],
-        is_object: bool,
-        query: bytes,
-        headers: dict[bytes, bytes],
-        passage: Passage,
+        self, request: ByteRequest, found: re.Match[bytes], is_object: bool, passage: Passage
     ) -> None:
-        self.method = method
+        self.request = request
         self.found = found
         self.is_object = is_object
-        self.query = query
-        self.headers = headers
         self.passage = passage
+        self.refusal: Reply | None = None
+        """What the edge answers in place of the lane."""
         raw = found[0]
         self.path = (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
 
@@ -42,7 +45,7 @@ class Lane:
         self._edge = edge
         self._services = services
 
-    def take(self, method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Errand | None:
+    def take(self, method: Method, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Errand | None:
         """Take a request that is the lane's, None for any other; `target` and `headers` as they were sent.
 
         Whoever gets an errand gives it back to `leave`, whatever comes of it.
@@ -58,19 +61,30 @@ class Lane:
         named = dict(headers)
         if b"content-length" in named or b"transfer-encoding" in named:
             return None  # a body that nobody asked for: the server reads over it on the long way
-        return Errand(method, found, is_object, query, named, self._edge.enter(named))
+        passage = self._edge.enter(named)
+        errand = Errand(ByteRequest(method, named, query), found, is_object, passage)
+        errand.refusal = self._edge.refusal(passage, method, errand.path, named)
+        return errand
+
+    def at_hand(self, errand: Errand) -> Reply | None:
+        """Give an answer that nothing must be waited for, else None: then `reply` gives it. Raises nothing."""
+        if errand.refusal is not None or not errand.is_object:
+            return errand.refusal
+        found = errand.found
+        try:
+            return object_reply_at_hand(self._services, errand.request, int(found[1]), found[2])
+        except Exception as error:
+            return problem_of(error, errand.passage.request_id, self._services)
 
     async def reply(self, errand: Errand) -> Reply:
         """Give the answer; the caller sends it and closes its stream. Only cancellation is raised."""
-        refusal = self._edge.refusal(errand.passage, errand.method, errand.path, errand.headers)
-        if refusal is not None:
-            return refusal
+        if errand.refusal is not None:
+            return errand.refusal
         found = errand.found
         try:
-            request = request_of(errand.method, errand.headers, errand.query)
             if errand.is_object:
-                return await object_reply(self._services, request, int(found[1]), found[2])
-            return await image_reply(self._services, request, int(found[1]), int(found[2]))
+                return await object_reply(self._services, errand.request, int(found[1]), found[2])
+            return await image_reply(self._services, errand.request, int(found[1]), int(found[2]))
         except Exception as error:
             return problem_of(error, errand.passage.request_id, self._services)
 
@@ -81,4 +95,4 @@ class Lane:
     def leave(self, errand: Errand) -> None:
         """Note the end of an errand."""
         route = "object" if errand.is_object else "image"
-        self._edge.leave(errand.passage, route, errand.method, errand.path)
+        self._edge.leave(errand.passage, route, errand.request.method, errand.path)

@@ -7,6 +7,7 @@ speed alone (ADR 16). The parser, pipelining and shutdown stay uvicorn's: what i
 
 import asyncio
 import math
+from collections.abc import Mapping
 from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -14,11 +15,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.api.lane import Errand, Lane
 from app.api.replies import Reply, Stream
 from app.errors import BrokenStreamError
+from app.storage.base import Method
 
 MAX_HEAD_BYTES = 65_536
 """Request line and headers together, about."""
 
-_METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
+_METHODS: Mapping[bytes, Method] = {b"GET": "GET", b"HEAD": "HEAD"}
 _WITHOUT_BODY = frozenset({204, 304})
 
 
@@ -152,6 +154,11 @@ class Carriage:
     def start(self) -> None:
         """Begin to answer."""
         protocol = self._protocol
+        if not protocol.flow.write_paused:
+            reply = self._lane.at_hand(self._errand)
+            if reply is not None and isinstance(reply.body, bytes):
+                self._answer_at_once(reply, reply.body)
+                return
         task = protocol.loop.create_task(self._run())
         protocol.tasks.add(task)
         task.add_done_callback(protocol.tasks.discard)
@@ -162,6 +169,18 @@ class Carriage:
         self.disconnected = True
         if self._task is not None:
             self._task.cancel()
+
+    def _answer_at_once(self, reply: Reply, body: bytes) -> None:
+        passage = self._errand.passage
+        passage.status = reply.status
+        try:
+            self._write(self._head(reply), b"" if self._is_silent(reply.status) else body)
+            passage.complete = self.response_complete = True
+        except ValueError as error:
+            self._lane.abort(self._errand, error)
+            self._protocol.transport.close()
+        self._lane.leave(self._errand)
+        self._end()
 
     async def _run(self) -> None:
         try:
@@ -183,9 +202,10 @@ class Carriage:
             if self._protocol.flow.write_paused:
                 await self._protocol.flow.drain()
             passage.status = reply.status
-            silent = self._errand.method == "HEAD" or reply.status in _WITHOUT_BODY
-            if silent or isinstance(body, bytes):
-                self._write(self._head(reply), b"" if silent else cast("bytes", body))
+            if isinstance(body, bytes):
+                self._write(self._head(reply), b"" if self._is_silent(reply.status) else body)
+            elif self._is_silent(reply.status):
+                self._write(self._head(reply), b"")
             else:
                 await self._relay(self._head(reply), body, _promised(reply))
         finally:
@@ -193,6 +213,10 @@ class Carriage:
                 await body.aclose()
         passage.complete = True
         self.response_complete = True
+
+    def _is_silent(self, status: int) -> bool:
+        """Whether an answer has no body, whatever its headers say of one."""
+        return self._errand.request.method == "HEAD" or status in _WITHOUT_BODY
 
     def _write(self, head: bytes, body: bytes) -> None:
         self._protocol.transport.writelines((head, body) if body else (head,))

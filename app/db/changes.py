@@ -135,10 +135,14 @@ class Remembered(Generic[K, V]):
         self._generation = 0
         changes.subscribe(self._on_change, self.clear)
 
+    def at_hand(self, key: K) -> V | None:
+        """Give the row of `key` if it is in memory; raises `DatabaseUnavailableError` if it may be outdated."""
+        self._changes.require_fresh()
+        return self._rows.get(key)
+
     async def get(self, key: K) -> V | None:
         """Give the row of `key`, from memory or by one load; None is never remembered."""
-        self._changes.require_fresh()
-        row = self._rows.get(key)
+        row = self.at_hand(key)
         return row if row is not None else await self._load_and_keep(key)
 
     def forget(self, key: K) -> None:

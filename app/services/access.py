@@ -70,9 +70,12 @@ class AccessService:
 
         Raises `UnauthenticatedError` for an unknown, expired or revoked one, `DatabaseUnavailableError`.
         """
-        if not TOKEN_PATTERN.fullmatch(token):
-            raise UnauthenticatedError("That is no token of Framegate.", presented=True)
-        return _principal(await self._by_digest.get(digest(token)))
+        return _principal(await self._by_digest.get(_checked_digest(token)))
+
+    def at_hand(self, token: str) -> Principal | None:
+        """Give the principal of a token that is remembered, else None; raises as `authenticate` does."""
+        row = self._by_digest.at_hand(_checked_digest(token))
+        return None if row is None else _principal(row)
 
     async def principal_of_token(self, token_id: int) -> Principal:
         """Give the principal behind a token's id, for a signed URL; raises `UnauthenticatedError`."""
@@ -129,6 +132,12 @@ async def _store_token(database: Database, user_id: int, name: str, lifetime: ti
     async with database.session() as session:
         row = await queries.insert_token(session, user_id, name, digest(text), expires_at)
     return NewToken(row, text)
+
+
+def _checked_digest(token: str) -> bytes:
+    if not TOKEN_PATTERN.fullmatch(token):
+        raise UnauthenticatedError("That is no token of Framegate.", presented=True)
+    return digest(token)
 
 
 def _principal(row: TokenRow | None) -> Principal:

@@ -44,6 +44,11 @@ class Buckets:
         """Give a storage's row to those who may see it; to others it is missing."""
         return seen_storage(principal, await self._rows.get(storage_id))
 
+    def at_hand(self, principal: Principal, storage_id: int) -> StorageRow | None:
+        """Give a remembered row to those who may see it, else None; raises as `row_for` does."""
+        row = self._rows.at_hand(storage_id)
+        return None if row is None else seen_storage(principal, row)
+
     async def of(self, row: StorageRow) -> Bucket:
         """Give the open bucket of a storage; shared, so nobody but the pool closes it.
 

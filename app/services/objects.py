@@ -36,6 +36,15 @@ class ObjectService:
             bucket, place, key, method, options, revalidate=revalidate, caller=principal.user_id
         )
 
+    def at_hand(
+        self, principal: Principal, storage_id: int, key: str, method: Method, options: ReadOptions
+    ) -> ObjectRead | None:
+        """Answer as `read` does from memory alone, without waiting; None where anything must be waited for."""
+        row = self._buckets.at_hand(principal, storage_id)
+        if row is None:
+            return None
+        return self._cache.at_hand(row.id, row.version, key, method, options)
+
     async def list(
         self,
         principal: Principal,

@@ -84,15 +84,26 @@ class ObjectCache:
         fetch that others wait for. The caller closes a body that is a
         stream.
         """
+        if not revalidate:
+            held = self.at_hand(place.storage_id, place.version, key, method, options)
+            if held is not None:
+                return held
         entry_key = (place.storage_id, place.version, key)
         entry = self._entries.get(entry_key)
-        if entry is not None and not revalidate and self._clock() - entry.checked_at < self._max_age_s:
-            self._count("hit")
-            return from_memory(entry.whole, entry.body, method, options)
         if entry is None and (method == "HEAD" or options != PLAIN_READ or self._most_object_bytes <= 0):
             self._count("passed")
             return await _direct(bucket, key, method, options, caller)
         return await self._fetched(bucket, entry_key, method, options, caller)
+
+    def at_hand(
+        self, storage_id: int, version: int, key: str, method: Method, options: ReadOptions
+    ) -> ObjectRead | None:
+        """Answer from memory if the object is there and fresh, else None; raises what conditions come to."""
+        entry = self._entries.get((storage_id, version, key))
+        if entry is None or self._clock() - entry.checked_at >= self._max_age_s:
+            return None
+        self._count("hit")
+        return from_memory(entry.whole, entry.body, method, options)
 
     def forget(self, storage_id: int) -> None:
         """Drop every object of a storage that was changed or removed."""
