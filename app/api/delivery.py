@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
-from urllib.parse import parse_qsl, quote, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.types import Scope
 
@@ -17,6 +17,7 @@ from app.lifespan import Services
 from app.services.access import Principal
 from app.services.signed_urls import Signature, object_path
 from app.storage.base import Method, ObjectRead
+from app.storage.disposition import disposition
 from app.storage.media import media_type
 
 OBJECT_PATH = re.compile(rb"/v1/storages/([0-9]{1,19})/objects/(.+)", re.DOTALL)
@@ -136,13 +137,6 @@ def _description(read: ObjectRead, *, download: bool) -> Headers:
     if download or not kind.inline:
         found.append((b"content-disposition", disposition(read.meta.key)))
     return found
-
-
-def disposition(key: str) -> bytes:
-    """Give `attachment` with the key's last segment as name, plain and extended (RFC 6266 section 4.3)."""
-    name = key.rstrip("/").rpartition("/")[2] or "object"
-    plain = re.sub(r'[^\x20-\x7e]|["\\%/;]', "_", name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}".encode()
 
 
 @lru_cache(4096)
