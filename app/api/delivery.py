@@ -11,12 +11,13 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from starlette.types import Scope
 
 from app.api import conditional
+from app.api.redirects import redirection_reply
 from app.api.replies import Headers, Reply
 from app.errors import Fault, InvalidInputError, MalformedRequestError, SignedUrlError, UnauthenticatedError
 from app.lifespan import Services
 from app.services.access import Principal
 from app.services.signed_urls import Signature, object_path
-from app.storage.base import Method, ObjectRead
+from app.storage.base import Method, ObjectRead, Redirection
 from app.storage.disposition import disposition
 from app.storage.media import media_type
 
@@ -79,7 +80,7 @@ def raw_key_of(scope: Scope) -> bytes:
 async def object_reply(services: Services, request: ByteRequest, storage_id: int, raw_key: bytes) -> Reply:
     """Answer a GET or HEAD of an object; `raw_key` is percent-encoded, as it came.
 
-    Raises every error of `ObjectService.read`, `UnauthenticatedError`, `SignedUrlError`, `MalformedRequestError`.
+    Raises every error of `ObjectService.deliver`, `UnauthenticatedError`, `SignedUrlError`, `MalformedRequestError`.
     """
     key = _decoded(raw_key)
     principal = await _principal(services, request, object_path(storage_id, key))
@@ -99,9 +100,17 @@ async def _reply(
 ) -> Reply:
     download = _flag(request.query, "download")
     options = conditional.parse(request.headers, request.method)
-    read = await services.objects.read(
-        principal, storage_id, key, request.method, options, revalidate=request.asks_anew
+    read = await services.objects.deliver(
+        principal,
+        storage_id,
+        key,
+        request.method,
+        options,
+        revalidate=request.asks_anew,
+        download=download,
     )
+    if isinstance(read, Redirection):
+        return redirection_reply(read, signed=request.signed)
     return shaped(read, download=download, signed=request.signed)
 
 
