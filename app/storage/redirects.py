@@ -12,6 +12,8 @@ PRESIGNED_LIFE_S = 300
 """Long enough to begin a download over a bad line, short enough that a withdrawn right is soon withdrawn."""
 
 _CACHE_CONTROL = "private, no-cache"
+_MOST_NAMED = 1000
+"""Characters of a Content-Disposition in a URL, where `%` takes three of them."""
 
 
 def overrides_for(key: str, *, download: bool = False) -> Overrides:
@@ -21,7 +23,13 @@ def overrides_for(key: str, *, download: bool = False) -> Overrides:
     """
     kind = media_type(None, key)
     saved = download or not kind.inline
-    return Overrides(kind.content_type, disposition(key).decode() if saved else None, _CACHE_CONTROL)
+    return Overrides(kind.content_type, _disposition(key) if saved else None, _CACHE_CONTROL)
+
+
+def _disposition(key: str) -> str:
+    """Name the file, unless that would make the URL too long for a header; browsers then name it by the URL."""
+    named = disposition(key).decode()
+    return named if len(named) <= _MOST_NAMED else "attachment"
 
 
 def first_byte_of(url: SecretStr, origin: Origin) -> SignedRequest:

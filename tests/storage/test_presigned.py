@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from app.errors import AccessDeniedError, InvalidKeyError, MisconfiguredError, ObjectMissingError
+from app.services.probe import probe
 from app.storage.base import Origin, Overrides
 from app.storage.bucket import Bucket
 from app.storage.providers import redirect_refusal
@@ -161,6 +162,15 @@ def test_what_the_bucket_shall_say_goes_by_the_key(
     assert overrides.content_disposition == (given_name if attached else None)
 
 
+def test_a_location_is_short_enough_for_any_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.storage.providers.s3_signature.time", NOW.timestamp)
+    signer = S3Signer(Origin("https", "h", 443), "h", "/b/", "eu-west-1", KEYS)
+    for key in ("é" * 512, "%" * 1024, "a/" * 511 + "b"):
+        url = signer.presign("GET", key, 60, overrides_for(key)).get_secret_value()
+        assert len(url) < 5_000
+        assert query_of(url)["response-content-disposition"].startswith("attachment")
+
+
 # --- real servers ---------------------------------------------------------------------------------
 
 
@@ -289,6 +299,20 @@ async def test_the_check_follows_a_url_and_says_what_is_refused(backend: Backend
     wrong = await opened(backend.wrong_secret)
     with pytest.raises(AccessDeniedError):
         await wrong.redirect_check("a.jpg")
+
+
+async def test_a_probe_says_that_only_redirects_are_refused(backend: Backend, opened: Open) -> None:
+    await backend.put("a.jpg", BODY)
+    bucket = await opened(backend.source)
+    assert (await probe(bucket, [], write=False, redirect=True)).ok
+    provider: Any = bucket._provider
+    presign = provider.presign
+    provider.presign = lambda *how: SecretStr(presign(*how).get_secret_value() + "00")
+    report = await probe(bucket, [], write=False, redirect=True)
+    assert [check.name for check in report.checks if not check.ok] == ["redirect"]
+    assert [fault.pointer for fault in report.faults] == ["/delivery"]
+    assert report.state != "available"
+    assert (await probe(bucket, [], write=False)).ok
 
 
 async def test_a_public_bucket_gives_plain_urls(s3: S3Server, azurite: AzureServer, opened: Open) -> None:
