@@ -5,17 +5,19 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
-from urllib.parse import parse_qsl, quote, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.types import Scope
 
 from app.api import conditional
+from app.api.redirects import redirection_reply
 from app.api.replies import Headers, Reply
 from app.errors import Fault, InvalidInputError, MalformedRequestError, SignedUrlError, UnauthenticatedError
 from app.lifespan import Services
 from app.services.access import Principal
 from app.services.signed_urls import Signature, object_path
-from app.storage.base import Method, ObjectRead
+from app.storage.base import Method, ObjectRead, Redirection
+from app.storage.disposition import disposition
 from app.storage.media import media_type
 
 OBJECT_PATH = re.compile(rb"/v1/storages/([0-9]{1,19})/objects/(.+)", re.DOTALL)
@@ -88,7 +90,7 @@ def raw_key_of(scope: Scope) -> bytes:
 async def object_reply(services: Services, request: ByteRequest, storage_id: int, raw_key: bytes) -> Reply:
     """Answer a GET or HEAD of an object; `raw_key` is percent-encoded, as it came.
 
-    Raises every error of `ObjectService.read`, `UnauthenticatedError`, `SignedUrlError`, `MalformedRequestError`.
+    Raises every error of `ObjectService.deliver`, `UnauthenticatedError`, `SignedUrlError`, `MalformedRequestError`.
     """
     key = _decoded(raw_key)
     principal = await _principal(services, request, object_path(storage_id, key))
@@ -122,9 +124,17 @@ async def _reply(
 ) -> Reply:
     download = bool(request.raw_query) and _flag(request.query, "download")
     options = conditional.parse(request.headers, request.method)
-    read = await services.objects.read(
-        principal, storage_id, key, request.method, options, revalidate=request.asks_anew
+    read = await services.objects.deliver(
+        principal,
+        storage_id,
+        key,
+        request.method,
+        options,
+        revalidate=request.asks_anew,
+        download=download,
     )
+    if isinstance(read, Redirection):
+        return redirection_reply(read, signed=request.signed)
     return shaped(read, download=download, signed=request.signed)
 
 
@@ -160,13 +170,6 @@ def _description(read: ObjectRead, *, download: bool) -> Headers:
     if download or not kind.inline:
         found.append((b"content-disposition", disposition(read.meta.key)))
     return found
-
-
-def disposition(key: str) -> bytes:
-    """Give `attachment` with the key's last segment as name, plain and extended (RFC 6266 section 4.3)."""
-    name = key.rstrip("/").rpartition("/")[2] or "object"
-    plain = re.sub(r'[^\x20-\x7e]|["\\%/;]', "_", name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}".encode()
 
 
 @lru_cache(4096)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.api.delivery import image_reply, request_in
 from app.api.deps import LARGEST_ID, Caller, Cursor, Limit, ManifestId, OpenServices, PlainInt
-from app.api.objects import BYTES, BYTES_PROBLEMS, CONDITIONS
+from app.api.objects import BYTES, BYTES_PROBLEMS, CONDITIONS, REDIRECTED
 from app.api.replies import Sent
 from app.api.schemas.fields import Line, Page
 from app.api.schemas.manifests import FrameAnswer
@@ -87,7 +87,7 @@ _REVISION: dict[str, Any] = {
 }
 _IMAGE: dict[str, Any] = {
     "response_class": Response,
-    "responses": {**BYTES, **BYTES_PROBLEMS, **problems(409, 410)},
+    "responses": {**BYTES, **REDIRECTED, **BYTES_PROBLEMS, **problems(409, 410)},
     "openapi_extra": {"parameters": [*CONDITIONS["parameters"], _REVISION], "security": [{"token": []}]},
 }
 

@@ -36,6 +36,15 @@ BYTES: dict[int | str, dict[str, Any]] = {
     206: {"description": "The asked part.", "content": {"*/*": _BINARY}},
     304: {"description": "Your copy is current."},
 }
+REDIRECTED: dict[int | str, dict[str, Any]] = {
+    307: {
+        "description": "The storage redirects: the bucket answers the same method at `Location`. The URL lives for "
+        "minutes and needs no token: send it none.",
+        "headers": {
+            "Location": {"description": "A URL at the bucket.", "schema": {"type": "string", "format": "uri"}}
+        },
+    }
+}
 BYTES_PROBLEMS = problems(401, 403, 404, 412, 416, 422, *BUCKET)
 CONDITIONS: dict[str, Any] = {
     "parameters": [
@@ -92,7 +101,7 @@ async def list_objects(
 
 _OBJECT: dict[str, Any] = {
     "response_class": Response,
-    "responses": {**BYTES, **BYTES_PROBLEMS},
+    "responses": {**BYTES, **REDIRECTED, **BYTES_PROBLEMS},
     "openapi_extra": {"parameters": CONDITIONS["parameters"] + SIGNED, "security": [{"token": []}, {}]},
 }
 

@@ -1,9 +1,11 @@
 """Objects of an attached storage: who may read them, and the reading."""
 
+from app.db.storages import StorageRow
 from app.services.access import Principal
 from app.services.buckets import Buckets
-from app.storage.base import ListPage, Method, ObjectRead, ReadOptions
+from app.storage.base import ListPage, Method, ObjectRead, ReadOptions, Redirection
 from app.storage.cache import ObjectCache, Place
+from app.storage.redirects import overrides_for
 
 
 class ObjectService:
@@ -12,6 +14,29 @@ class ObjectService:
     def __init__(self, buckets: Buckets, cache: ObjectCache) -> None:
         self._buckets = buckets
         self._cache = cache
+
+    async def deliver(
+        self,
+        principal: Principal,
+        storage_id: int,
+        key: str,
+        method: Method,
+        options: ReadOptions,
+        *,
+        revalidate: bool = False,
+        download: bool = False,
+    ) -> ObjectRead | Redirection:
+        """Answer a GET or HEAD of one object in the way of its storage: by its bytes, or by a URL at the bucket.
+
+        The one place that redirects. Whatever is made of an object's bytes (renditions, chunks) takes them by
+        `read`, from every storage. A redirecting bucket is not asked here, so neither `options` nor a missing
+        object count; `download` is for it alone. Raises as `read` does.
+        """
+        row = await self._buckets.row_for(principal, storage_id)
+        if row.delivery == "redirect":
+            bucket = await self._buckets.of(row)
+            return Redirection(bucket.presign(method, key, overrides_for(key, download=download)))
+        return await self._read(principal, row, key, method, options, revalidate=revalidate)
 
     async def read(
         self,
@@ -30,18 +55,14 @@ class ObjectService:
         `RangeNotSatisfiableError`, `ShareUsedUpError` and every `StorageError`.
         """
         row = await self._buckets.row_for(principal, storage_id)
-        bucket = await self._buckets.of(row)
-        place = Place(row.id, row.version)
-        return await self._cache.read(
-            bucket, place, key, method, options, revalidate=revalidate, caller=principal.user_id
-        )
+        return await self._read(principal, row, key, method, options, revalidate=revalidate)
 
     def at_hand(
         self, principal: Principal, storage_id: int, key: str, method: Method, options: ReadOptions
     ) -> ObjectRead | None:
-        """Answer as `read` does from memory alone, without waiting; None where anything must be waited for."""
+        """Answer as `deliver` does from memory alone, without waiting; None where that cannot be."""
         row = self._buckets.at_hand(principal, storage_id)
-        if row is None:
+        if row is None or row.delivery == "redirect":
             return None
         return self._cache.at_hand(row.id, row.version, key, method, options)
 
@@ -58,3 +79,19 @@ class ObjectService:
         row = await self._buckets.row_for(principal, storage_id)
         bucket = await self._buckets.of(row)
         return await bucket.list(prefix or row.prefix, delimiter, cursor, limit, caller=principal.user_id)
+
+    async def _read(
+        self,
+        principal: Principal,
+        row: StorageRow,
+        key: str,
+        method: Method,
+        options: ReadOptions,
+        *,
+        revalidate: bool,
+    ) -> ObjectRead:
+        bucket = await self._buckets.of(row)
+        place = Place(row.id, row.version)
+        return await self._cache.read(
+            bucket, place, key, method, options, revalidate=revalidate, caller=principal.user_id
+        )

@@ -1,7 +1,7 @@
 """The checklist of a bucket: what works, what does not, and what to do about it."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from app.errors import (
@@ -16,6 +16,7 @@ from app.storage.base import PLAIN_READ, ByteRange, Check, ReadOptions
 from app.storage.bucket import Bucket
 
 TOLERATED_SKEW_S = 240
+REDIRECT = "redirect"
 _SAMPLE = 10
 _TO_WRITE = "Allow s3:PutObject and s3:DeleteObject, or a SAS with Create, Write and Delete on Object."
 
@@ -33,10 +34,21 @@ class Report:
         """Whether every check passed."""
         return all(check.ok for check in self.checks)
 
+    def refusing_redirects(self, error: StorageError) -> "Report":
+        """Give the report of a storage that may not redirect, whatever else works."""
+        check = Check(REDIRECT, ok=False, detail=error.detail, remedy=error.remedy)
+        state = error.state if self.state == "available" else self.state
+        return replace(
+            self, checks=(*self.checks, check), state=state, faults=(*self.faults, delivery_fault(error))
+        )
 
-async def probe(bucket: Bucket, manifests: Sequence[str], *, write: bool) -> Report:
-    """Try a bucket from the name of its host to its manifests; never raises for what the bucket refuses."""
-    checklist = _Checklist(bucket)
+
+async def probe(bucket: Bucket, manifests: Sequence[str], *, write: bool, redirect: bool = False) -> Report:
+    """Try a bucket from the name of its host to its manifests; never raises for what the bucket refuses.
+
+    `redirect`: also read by a URL as clients of a redirecting storage do.
+    """
+    checklist = _Checklist(bucket, redirect=redirect)
     await checklist.run(manifests, write=write)
     return checklist.report()
 
@@ -53,11 +65,17 @@ def fault_of(error: StorageError) -> Fault:
     return Fault(pointer, f"{error.detail} {error.remedy}".strip())
 
 
+def delivery_fault(error: StorageError) -> Fault:
+    """Give what stands against redirects as a fault at the field that asks for them."""
+    return Fault("/delivery", f"{error.detail} {error.remedy}".strip())
+
+
 class _Checklist:
     """Collects the checks of one run; what needs a step that failed is not tried."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, *, redirect: bool) -> None:
         self._bucket = bucket
+        self._redirect = redirect
         self._checks: list[Check] = []
         self._faults: list[Fault] = []
         self._state: HealthState = "available"
@@ -122,11 +140,21 @@ class _Checklist:
             return
         key = next((item.key for item in page.items if not item.is_prefix and item.size_bytes), None)
         if key is None:
-            for name in ("read", "ranged read"):
+            for name in ("read", "ranged read", *([REDIRECT] if self._redirect else [])):
                 self._checks.append(Check(name, ok=True, detail="There is no object to try it with."))
             return
         await self._step("read", lambda: self._bucket.head(key, PLAIN_READ), "An object can be read.")
         await self._step("ranged read", lambda: self._first_byte(key), "A part of an object can be read.")
+        if self._redirect:
+            await self._redirects(key)
+
+    async def _redirects(self, key: str) -> None:
+        """Try it from here; whether clients reach the bucket too is theirs to find out."""
+        before = len(self._faults)
+        done = "The bucket takes our presigned URL; clients must reach it, too."
+        await self._step(REDIRECT, lambda: self._bucket.redirect_check(key), done)
+        if len(self._faults) > before:
+            self._faults[-1] = Fault("/delivery", self._faults[-1].detail)
 
     async def _first_byte(self, key: str) -> None:
         read = await self._bucket.open(key, ReadOptions(range=ByteRange(0, 1)))

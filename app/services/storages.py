@@ -26,10 +26,11 @@ from app.services import cursors
 from app.services.access import Principal, require_creator
 from app.services.buckets import Buckets, seen_storage
 from app.services.manifests import attach_all
-from app.services.probe import Report, fault_of, probe, unopened
+from app.services.probe import Report, delivery_fault, fault_of, probe, unopened
 from app.services.sources import columns_of, secrets_of, source_of
 from app.storage.base import PLAIN_READ
 from app.storage.bucket import Bucket
+from app.storage.providers import redirect_refusal
 from app.storage.source import S3Source, Source
 
 Delivery = Literal["proxy", "redirect"]
@@ -79,6 +80,7 @@ class StorageService:
         """
         require_creator(principal)
         assert draft.source is not None  # noqa: S101 - only a change leaves it out
+        require_deliverable(draft.source, draft.delivery)
         source = await self._agreed(draft.source, draft.manifests)
         row_uuid = uuid4()
         values = self._columns(draft, row_uuid, source) | {"uuid": row_uuid}
@@ -115,6 +117,7 @@ class StorageService:
         `MissingError`, `InvalidInputError`, `ConflictError` when somebody else changed it meanwhile.
         """
         before = await self.get(principal, storage_id)
+        self._require_change_deliverable(before.row, draft)
         added = tuple(key for key in draft.manifests if key not in before.manifests)
         source = await self._agreed_change(before.row, draft, added)
         async with self._database.session() as session:
@@ -145,7 +148,7 @@ class StorageService:
         """
         require_creator(principal)
         assert draft.source is not None  # noqa: S101 - only a change leaves it out
-        report = await self._probed(draft.source, draft.manifests, write=write)
+        report = await self._probed(draft.source, draft.manifests, draft.delivery, write=write)
         if not report.ok:
             raise ProbeRefusedError(report.checks, *report.faults)
         return report
@@ -157,14 +160,29 @@ class StorageService:
             source = source_of(view.row, self._sealer)
         except StorageError as error:
             return unopened(error)
-        return await self._probed(source, view.manifests, write=False)
+        return await self._probed(source, view.manifests, view.row.delivery, write=False)
 
-    async def _probed(self, source: Source, manifests: Sequence[str], *, write: bool) -> Report:
+    async def _probed(
+        self, source: Source, manifests: Sequence[str], delivery: str, *, write: bool
+    ) -> Report:
+        redirect = delivery == "redirect"
+        refusal = redirect_refusal(source) if redirect else None
         try:
             async with self._buckets.trying(source) as bucket:
-                return await probe(bucket, manifests, write=write)
+                report = await probe(bucket, manifests, write=write, redirect=redirect and refusal is None)
         except StorageError as error:
-            return unopened(error)
+            report = unopened(error)
+        return report if refusal is None else report.refusing_redirects(refusal)
+
+    def _require_change_deliverable(self, row: StorageRow, draft: StorageDraft) -> None:
+        """Look at the credential as it will be, wherever credential or delivery change."""
+        if draft.source is not None:
+            require_deliverable(draft.source, draft.delivery)
+        elif draft.delivery != row.delivery:
+            try:
+                require_deliverable(source_of(row, self._sealer), draft.delivery)
+            except StorageError as error:
+                raise InvalidInputError(fault_of(error)) from error
 
     async def _agreed_change(
         self, row: StorageRow, draft: StorageDraft, added: Sequence[str]
@@ -209,6 +227,13 @@ class StorageService:
             return columns | {"prefix": draft.prefix}
         sealed = self._sealer.seal_all(row_uuid, secrets_of(source.auth))
         return columns | columns_of(source) | {"sealed": sealed}
+
+
+def require_deliverable(source: Source, delivery: Delivery) -> None:
+    """Raise `InvalidInputError` at `/delivery` where a redirect would give the owner's credential away."""
+    refusal = redirect_refusal(source) if delivery == "redirect" else None
+    if refusal is not None:
+        raise InvalidInputError(delivery_fault(refusal))
 
 
 async def require_manifests(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
+from pydantic import SecretStr
+
 from app.errors import StorageError
 
 Method = Literal["GET", "HEAD"]
@@ -134,6 +136,23 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the answer to a presigned URL says in place of what is stored; texts as they stand in headers."""
+
+    content_type: str
+    content_disposition: str | None
+    """None: as it is stored."""
+    cache_control: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redirection:
+    """A read that its bucket answers itself: a URL of minutes that needs no credential, so never to be shown."""
+
+    location: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a provider's data plane can do by itself."""
 
@@ -168,6 +187,14 @@ class Provider(Protocol):
 
     def sign(self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]] = ()) -> SignedRequest:
         """Sign one read of `key`; `extra` headers (Range, If-*) are sent along unsigned. No I/O."""
+        ...
+
+    def presign(self, method: Method, key: str, lifetime_s: int, overrides: Overrides) -> SecretStr:
+        """Give a URL that reads `key` by `method` alone for `lifetime_s` seconds, credential and all. No I/O.
+
+        An anonymous one is the object's plain URL: it has no end, and its answer says what is stored. Raises
+        `MisconfiguredError` where the URL would give the credential itself away.
+        """
         ...
 
     def adjust_clock(self, answer: Answer) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from time import time
 
+from pydantic import SecretStr
+
 from app.errors import ObjectTooLargeError
 from app.storage.answers import http_date, text_header
 from app.storage.base import (
@@ -13,8 +15,10 @@ from app.storage.base import (
     Answer,
     ListedObject,
     ListPage,
+    Method,
     ObjectMeta,
     ObjectRead,
+    Overrides,
     Provider,
     ReadOptions,
 )
@@ -22,6 +26,7 @@ from app.storage.gate import HOUSE, Gate
 from app.storage.keys import check_key, check_prefix
 from app.storage.media import media_type
 from app.storage.reading import Reading
+from app.storage.redirects import PRESIGNED_LIFE_S, overrides_for
 from app.storage.streams import HeldStream
 from app.storage.upstream import Sender, Upstream
 
@@ -84,6 +89,16 @@ class Bucket:
         async with self._turn(caller):
             return await Reading(self._upstream, key, options).head()
 
+    def presign(
+        self, method: Method, key: str, overrides: Overrides, lifetime_s: int = PRESIGNED_LIFE_S
+    ) -> SecretStr:
+        """Give a URL at the bucket itself that reads one object by one method for a while; asks nobody.
+
+        Raises `InvalidKeyError`, and `MisconfiguredError` where it would give the credential itself away.
+        """
+        check_key(key)
+        return self._provider.presign(method, key, lifetime_s, overrides)
+
     async def read_whole(self, key: str, limit_bytes: int) -> tuple[ObjectMeta, bytes]:
         """Read a small object into memory; raises `ObjectTooLargeError` above `limit_bytes`, else as `open`.
 
@@ -141,6 +156,12 @@ class Bucket:
         async with self._turn():
             await self._provider.put(key, b"framegate")
             await self._provider.delete(key)
+
+    async def redirect_check(self, key: str) -> None:
+        """Take an object's first byte by a presigned URL, as a client would; raises as `presign`, `StorageError`."""
+        url = self.presign("GET", key, overrides_for(key))
+        async with self._turn():
+            await self._upstream.follow(url, key)
 
     async def aclose(self) -> None:
         """Close the provider; streams already open go on, and are closed by those who have them."""

@@ -5,8 +5,11 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
+from pydantic import SecretStr
+
 from app.errors import StorageError
 from app.storage.base import Answer, Method, Origin, Provider, SignedRequest
+from app.storage.redirects import first_byte_of
 from app.storage.streams import close_body
 
 UNDERSTOOD = frozenset({200, 206, 304, 412, 416})
@@ -57,6 +60,13 @@ class Upstream:
         answer = await self._sender.send(SignedRequest(origin, "HEAD", b"/", ((b"host", _host(origin)),)))
         await close_body(answer.body)
         return answer
+
+    async def follow(self, url: SecretStr, key: str) -> None:
+        """Take the first byte by a presigned URL and drop it; raises `StorageError` for what is refused."""
+        answer = await self._sender.send(first_byte_of(url, self.provider.origin))
+        if answer.status not in UNDERSTOOD:
+            raise await self._refusal(answer, key)
+        await close_body(answer.body)
 
     async def _send(self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]]) -> Answer:
         return await self._sender.send(self.provider.sign(method, key, extra))

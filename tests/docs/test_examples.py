@@ -44,7 +44,7 @@ def schema_of(body: dict[str, Any]) -> type[BaseModel]:
     match body:
         case {"display_name": _}:
             return StorageBody
-        case {"source": _}:
+        case {"source": _} | {"delivery": _}:
             return StoragePatch
         case {"key": _}:
             return ManifestBody

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from app.api.schemas.fields import Body, DisplayName, Line, Prose, View, checked, shown_as
 from app.api.schemas.sources import PlaceBody, SourceBody, SourcePatch, SourceView, source_view
 from app.errors import HealthState
-from app.services.storages import StorageDraft, StorageView
+from app.services.storages import Delivery, StorageDraft, StorageView
 from app.storage.keys import key_fault
 
 MOST_MANIFESTS = 1000
@@ -26,8 +26,11 @@ class _Described(Body):
     """The slug of the organization that it belongs to; null: it is personal."""
     manifests: Keys = Field(default_factory=list)
     """Keys of the manifests to attach; each is registered in the background."""
-    delivery: Literal["proxy"] = "proxy"
-    """How bytes reach the client: through Framegate."""
+    delivery: Delivery = "proxy"
+    """How bytes reach the client: through Framegate, or by 307 to a URL of minutes at the bucket itself.
+
+    `redirect` is not for a `sas_token`, nor for a connection string that holds one.
+    """
 
     @field_validator("manifests")
     @classmethod
@@ -64,7 +67,7 @@ class StoragePatch(Body):
     source: SourcePatch | None = None
     manifests: Keys | None = None
     """The whole list: a manifest that is left out is detached."""
-    delivery: Literal["proxy"] | None = None
+    delivery: Delivery | None = None
 
 
 class StorageAnswer(View):
@@ -97,7 +100,7 @@ class StorageAnswer(View):
     owner: str
     source: SourceView
     manifests: list[str]
-    delivery: Literal["proxy", "redirect"]
+    delivery: Delivery
     created_at: datetime
     updated_at: datetime
 
@@ -162,6 +165,8 @@ class AuthTypeAnswer(View):
     type: str
     title: str
     fields: list[FieldAnswer]
+    redirect: bool
+    """Whether a storage with it may redirect; a connection string only if it holds the account's key."""
 
 
 class ProviderAnswer(View):
@@ -246,6 +251,7 @@ PATCH_EXAMPLES: dict[str, Any] = {
         "summary": "Attach a second manifest",
         "value": {"manifests": ["manifest.jsonl", "night/manifest.jsonl"]},
     },
+    "redirect": {"summary": "Let the bucket itself send the bytes", "value": {"delivery": "redirect"}},
     "credential": {"summary": "Replace the credential", "value": {"source": {"auth": _S3_AUTH}}},
     "move": {
         "summary": "Move to another bucket (the credential is needed again)",

@@ -2,9 +2,11 @@
 
 from typing import assert_never
 
+from app.errors import MisconfiguredError
 from app.storage.base import Provider
 from app.storage.names import check_source
 from app.storage.providers.azure import open_azure
+from app.storage.providers.azure_presigned import redirect_refusal as azure_redirect_refusal
 from app.storage.providers.s3 import open_s3
 from app.storage.sdk import SharedSession
 from app.storage.source import AzureSource, S3Source, Source
@@ -32,5 +34,16 @@ async def open_provider(
             return open_azure(
                 source, shared, connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s
             )
+        case _:
+            assert_never(source)
+
+
+def redirect_refusal(source: Source) -> MisconfiguredError | None:
+    """Say why a source cannot be read by redirects, with a remedy; None when it can. Makes no request."""
+    match source:
+        case S3Source():
+            return None
+        case AzureSource():
+            return azure_redirect_refusal(source)
         case _:
             assert_never(source)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from time import time
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from azure.core.exceptions import (
     ServiceResponseTimeoutError,
 )
 from azure.storage.blob.aio import BlobPrefix, ContainerClient, ExponentialRetry
+from pydantic import SecretStr
 
 from app.errors import (
     AccessDeniedError,
@@ -28,11 +30,20 @@ from app.errors import (
     UpstreamError,
 )
 from app.storage.answers import entity_tag
-from app.storage.base import Answer, Capabilities, ListedObject, ListPage, Method, SignedRequest
+from app.storage.base import (
+    Answer,
+    Capabilities,
+    ListedObject,
+    ListPage,
+    Method,
+    Overrides,
+    SignedRequest,
+)
 from app.storage.clock import learned_skew
 from app.storage.failures import chain, failure_behind, unknown_name
 from app.storage.names import endpoint_origin
 from app.storage.providers.azure_access import Access, ReadSignature, access_to
+from app.storage.providers.azure_presigned import presigned_query
 from app.storage.providers.azure_refusals import Refusal, explain, refusal_of, retry_after_s, speaks_of_time
 from app.storage.sas import REMEDY, read_sas
 from app.storage.sdk import Redirected, SharedSession
@@ -59,6 +70,7 @@ class AzureProvider:
         self.origin, path = endpoint_origin(access.endpoint)
         self._base_path = f"{path}/{quote(source.container, safe='$')}/"
         self._host = access.endpoint.partition("://")[2].partition("/")[0].encode("ascii")
+        self._container = source.container
         self._signature = ReadSignature(access, source.container)
         self._access = access
         self._client = client
@@ -78,6 +90,13 @@ class AzureProvider:
         target = self._base_path + quote(key, safe="/~") + (f"?{query}" if query else "")
         headers = ((b"host", self._host), *_ALWAYS, *extra)
         return SignedRequest(self.origin, method, target.encode("ascii"), headers)
+
+    def presign(self, method: Method, key: str, lifetime_s: int, overrides: Overrides) -> SecretStr:
+        """Give a URL that reads `key`, by GET and HEAD alike: a SAS binds no method."""
+        now = time() + self._signature.skew_s
+        query = presigned_query(self._access, self._container, key, now, lifetime_s, overrides)
+        url = f"{self.origin.scheme}://{self._host.decode()}{self._base_path}{quote(key, safe='/~')}"
+        return SecretStr(f"{url}?{query}" if query else url)
 
     def adjust_clock(self, answer: Answer) -> bool:
         """Learn the skew from a 403's Date, where we made the signature and can make another."""

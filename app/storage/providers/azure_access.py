@@ -21,7 +21,7 @@ from app.storage.sas import REMEDY, clean_sas, sas_expires_at, sas_fault
 from app.storage.source import AccountKey, Anonymous, AuthType, AzureSource, ConnectionString, SasToken
 
 DERIVED_LIFE_S = 3600
-_BACKDATED = timedelta(minutes=15)
+BACKDATED = timedelta(minutes=15)
 """A derived SAS begins in the past, since the account's clock may be behind ours."""
 
 
@@ -92,7 +92,7 @@ class ReadSignature:
                 self._container,
                 account_key=key.get_secret_value(),
                 permission="r",
-                start=moment - _BACKDATED,
+                start=moment - BACKDATED,
                 expiry=moment + timedelta(seconds=DERIVED_LIFE_S),
                 protocol="https" if self._access.endpoint.startswith("https:") else None,
             )

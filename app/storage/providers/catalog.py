@@ -25,6 +25,8 @@ class AuthInfo:
     type: str
     title: str
     fields: Sequence[FieldInfo] = ()
+    redirect: bool = True
+    """Whether a storage with it may redirect; a connection string only if it holds the account's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _azure() -> ProviderInfo:
         "Azure Blob Storage",
         (FieldInfo("container", "Container", required=True), account, _ENDPOINT, _PREFIX),
         (
-            _one_secret("sas_token", "Shared access signature"),
+            _one_secret("sas_token", "Shared access signature", redirect=False),
             _one_secret("account_key", "Account key"),
             _one_secret("connection_string", "Connection string"),
             _ANONYMOUS,
@@ -110,5 +112,5 @@ def _azure() -> ProviderInfo:
     )
 
 
-def _one_secret(kind: str, title: str) -> AuthInfo:
-    return AuthInfo(kind, title, (FieldInfo(kind, title, required=True, secret=True),))
+def _one_secret(kind: str, title: str, *, redirect: bool = True) -> AuthInfo:
+    return AuthInfo(kind, title, (FieldInfo(kind, title, required=True, secret=True),), redirect)

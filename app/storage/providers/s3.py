@@ -13,6 +13,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 from botocore.parsers import ResponseParserError
+from pydantic import SecretStr
 
 from app.errors import (
     Fault,
@@ -22,7 +23,7 @@ from app.errors import (
     StorageTimeoutError,
     UnreachableError,
 )
-from app.storage.base import Answer, Capabilities, ListPage, Method, Origin, SignedRequest
+from app.storage.base import Answer, Capabilities, ListPage, Method, Origin, Overrides, SignedRequest
 from app.storage.clock import learned_skew
 from app.storage.failures import failure_behind, unknown_name
 from app.storage.providers.s3_client import DEFAULT_REGION, LISTING, PROBE_KEY, open_client
@@ -72,6 +73,10 @@ class S3Provider:
     def sign(self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]] = ()) -> SignedRequest:
         """Sign one read of `key`."""
         return self._signer.sign(method, key, extra)
+
+    def presign(self, method: Method, key: str, lifetime_s: int, overrides: Overrides) -> SecretStr:
+        """Give a URL that reads `key`."""
+        return self._signer.presign(method, key, lifetime_s, overrides)
 
     def adjust_clock(self, answer: Answer) -> bool:
         """Learn the skew from a 403's Date, whatever its code, so that HEAD is helped too."""

@@ -1,7 +1,8 @@
-"""Signature Version 4 in headers, for reads only: the one part of an SDK that every byte request needs.
+"""Signature Version 4, for reads only: the one part of an SDK that every byte request needs.
 
-https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html. The day's key is kept, the body
-stays unsigned, and so do Range and the conditions; a test compares thousands of signatures with botocore's.
+In headers: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html. In a URL:
+https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html. The day's key is kept, the body
+stays unsigned, and so do Range and the conditions; tests compare thousands of signatures with botocore's.
 """
 
 import hmac
@@ -11,7 +12,9 @@ from hashlib import sha256
 from time import gmtime, strftime, time
 from urllib.parse import quote
 
-from app.storage.base import Method, Origin, SignedRequest
+from pydantic import SecretStr
+
+from app.storage.base import Method, Origin, Overrides, SignedRequest
 from app.storage.source import Anonymous, KeyPair
 
 _UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -25,6 +28,7 @@ class _Moment:
     """What the signatures of one second have in common; the key is the day's."""
 
     second: int
+    scope: str
     canonical: str
     """The canonical request from its headers on."""
     stamp: bytes
@@ -34,6 +38,11 @@ class _Moment:
     """The header up to the signature."""
     key: bytes
     day: str
+
+    def seal(self, canonical: str) -> bytes:
+        """Give the signature of a canonical request, in hex."""
+        to_sign = self.to_sign + sha256(canonical.encode()).hexdigest().encode()
+        return hmac.digest(self.key, to_sign, "sha256").hex().encode()
 
 
 class S3Signer:
@@ -56,7 +65,7 @@ class S3Signer:
             ";x-amz-security-token" if self._token else ""
         )
         self._common = ((b"host", host.encode("ascii")), *_ALWAYS)
-        self._moment = _Moment(-1, "", b"", b"", b"", b"", "")
+        self._moment = _Moment(-1, "", "", b"", b"", b"", b"", "")
 
     def sign(self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]] = ()) -> SignedRequest:
         """Sign one read of `key`; `extra` headers go along unsigned. No I/O."""
@@ -64,28 +73,62 @@ class S3Signer:
         signed = () if self._keys is None else self._signature(self._keys, method, path)
         return SignedRequest(self._origin, method, path.encode("ascii"), (*self._common, *extra, *signed))
 
+    def presign(self, method: Method, key: str, lifetime_s: int, overrides: Overrides) -> SecretStr:
+        """Give a URL that reads `key` by `method` for `lifetime_s` seconds; a plain one where nothing is signed.
+
+        S3 refuses overrides of an anonymous reader ("response-*" needs a signature), so he gets none. No I/O.
+        """
+        path = self._base_path + quote(key, safe="/~")
+        url = f"{self._origin.scheme}://{self._host}{path}"
+        if self._keys is None:
+            return SecretStr(url)
+        return SecretStr(f"{url}?{self._signed_query(self._keys, method, path, lifetime_s, overrides)}")
+
+    def _signed_query(
+        self, keys: KeyPair, method: Method, path: str, lifetime_s: int, overrides: Overrides
+    ) -> str:
+        moment = self._now(keys)
+        parameters = {
+            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+            "X-Amz-Credential": f"{keys.access_key_id}/{moment.scope}",
+            "X-Amz-Date": moment.stamp.decode(),
+            "X-Amz-Expires": str(lifetime_s),
+            "X-Amz-SignedHeaders": "host",
+            "X-Amz-Security-Token": self._token,
+            "response-cache-control": overrides.cache_control,
+            "response-content-disposition": overrides.content_disposition,
+            "response-content-type": overrides.content_type,
+        }
+        query = "&".join(
+            sorted(f"{name}={quote(text, safe='')}" for name, text in parameters.items() if text)
+        )
+        canonical = f"{method}\n{path}\n{query}\nhost:{self._host}\n\nhost\n{_UNSIGNED}"
+        return f"{query}&X-Amz-Signature={moment.seal(canonical).decode()}"
+
     def _signature(self, keys: KeyPair, method: Method, path: str) -> tuple[tuple[bytes, bytes], ...]:
-        second = int(time() + self.skew_s)
-        moment = self._moment
-        if moment.second != second:
-            moment = self._moment = self._at(keys, second)
-        canonical = f"{method}\n{path}\n\n{moment.canonical}".encode()
-        to_sign = moment.to_sign + sha256(canonical).hexdigest().encode()
-        signature = hmac.digest(moment.key, to_sign, "sha256").hex().encode()
+        moment = self._now(keys)
+        signature = moment.seal(f"{method}\n{path}\n\n{moment.canonical}")
         date = (b"x-amz-date", moment.stamp)
         authorization = (b"authorization", moment.authorization + signature)
         if self._token:
             return (_CONTENT, date, authorization, (b"x-amz-security-token", self._token.encode("latin-1")))
         return (_CONTENT, date, authorization)
 
+    def _now(self, keys: KeyPair) -> "_Moment":
+        """Give what every request of this second shares, by the bucket's clock."""
+        second = int(time() + self.skew_s)
+        if self._moment.second != second:
+            self._moment = self._at(keys, second)
+        return self._moment
+
     def _at(self, keys: KeyPair, second: int) -> "_Moment":
-        """Write down what every request of one second shares."""
         stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(second))
         day = stamp[:8]
         scope = f"{day}/{self._region}/s3/aws4_request"
         token = f"x-amz-security-token:{self._token}\n" if self._token else ""
         return _Moment(
             second,
+            scope,
             f"host:{self._host}\nx-amz-content-sha256:{_UNSIGNED}\nx-amz-date:{stamp}\n"
             f"{token}\n{self._names}\n{_UNSIGNED}",
             stamp.encode(),
