@@ -22,10 +22,9 @@ def parse(headers: Mapping[bytes, bytes], method: Method) -> ReadOptions:
     A range that is no single byte range is as if it were not there, and so is a date that is none; HEAD has
     no ranges.
     """
-    present = CONDITIONAL & headers.keys()
-    if not present:
+    if CONDITIONAL.isdisjoint(headers):
         return PLAIN_READ
-    text = {name: headers[name].decode("latin-1").strip() for name in present}
+    text = {name: headers[name].decode("latin-1").strip() for name in CONDITIONAL & headers.keys()}
     asked = _range(text.get(b"range", "")) if method == "GET" else None
     return ReadOptions(
         range=asked,

@@ -41,7 +41,7 @@ _NO_QUERY: Mapping[str, str] = {}
 class ByteRequest:
     """What a byte route needs to know of a request; `headers` by lower-case name, the last of repeated ones."""
 
-    __slots__ = ("_query", "headers", "method", "principal", "raw_query")
+    __slots__ = ("_query", "headers", "method", "options", "principal", "raw_query")
 
     def __init__(self, method: Method, headers: Mapping[bytes, bytes], raw_query: bytes) -> None:
         self.method = method
@@ -49,6 +49,7 @@ class ByteRequest:
         self.raw_query = raw_query
         self.principal: Principal | None = None
         """Who asks, once it is known."""
+        self.options = conditional.parse(headers, method)
         self._query = None if raw_query else _NO_QUERY
 
     @property
@@ -106,8 +107,7 @@ def object_reply_at_hand(
     principal = request.principal = services.access.at_hand(bearer(request.headers))
     if principal is None:
         return None
-    options = conditional.parse(request.headers, request.method)
-    read = services.objects.at_hand(principal, storage_id, _decoded(raw_key), request.method, options)
+    read = services.objects.at_hand(principal, storage_id, _decoded(raw_key), request.method, request.options)
     return None if read is None else shaped(read, download=False, signed=False)
 
 
@@ -123,13 +123,12 @@ async def _reply(
     services: Services, principal: Principal, request: ByteRequest, storage_id: int, key: str
 ) -> Reply:
     download = bool(request.raw_query) and _flag(request.query, "download")
-    options = conditional.parse(request.headers, request.method)
     read = await services.objects.deliver(
         principal,
         storage_id,
         key,
         request.method,
-        options,
+        request.options,
         revalidate=request.asks_anew,
         download=download,
     )

@@ -7,6 +7,7 @@ status 200. What is missing or makes no sense becomes None; nothing here raises.
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from app.storage.base import Answer, ByteRange, ObjectMeta, Suffix
@@ -37,6 +38,7 @@ def entity_tag(text: str | None) -> str | None:
     return f'"{text}"' if _BARE_ETAG.fullmatch(text) else None
 
 
+@lru_cache(4096)
 def http_date(text: str | None) -> datetime | None:
     """Read an HTTP date as aware UTC (RFC 9110 section 5.6.7)."""
     if not text:

@@ -90,7 +90,7 @@ class ObjectCache:
                 return held
         entry_key = (place.storage_id, place.version, key)
         entry = self._entries.get(entry_key)
-        if entry is None and (method == "HEAD" or options != PLAIN_READ or self._most_object_bytes <= 0):
+        if entry is None and (self._most_object_bytes <= 0 or method == "HEAD" or options != PLAIN_READ):
             self._count("passed")
             return await _direct(bucket, key, method, options, caller)
         return await self._fetched(bucket, entry_key, method, options, caller)
