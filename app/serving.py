@@ -52,7 +52,17 @@ def serve_on(listening: socket.socket, settings: Settings, workers: int = 1) -> 
             raise CommandError("The service could not start; its log says why.")
         return
     with _shared_metrics():
-        Multiprocess(config, [listening]).run()
+        _Workers(config, [listening]).run()
+
+
+class _Workers(Multiprocess):
+    """Several worker processes, that share one listening socket with this one."""
+
+    def terminate_all(self) -> None:
+        """Stop listening here, too: else clients would connect, and wait for workers that end."""
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
 
 
 @contextmanager
