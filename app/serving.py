@@ -21,6 +21,7 @@ from app.lifespan import open_worker, way_out
 from app.metrics import MULTIPROCESS_DIR
 from app.secrets import load_keys
 from app.settings import PREFIX, Settings
+from app.system import raise_descriptor_limit
 
 _FACTORY = "app.main:create_app"
 
@@ -44,6 +45,7 @@ def serve_on(listening: socket.socket, settings: Settings, workers: int = 1) -> 
     hand_over(settings)
     config = _config(settings, workers)
     log.configure(settings.log_level, settings.log_format)
+    raise_descriptor_limit()
     if workers == 1:
         server = uvicorn.Server(config)
         with _signals_only_stop():
