@@ -21,7 +21,7 @@ from app.lifespan import open_worker, way_out
 from app.metrics import MULTIPROCESS_DIR
 from app.secrets import load_keys
 from app.settings import PREFIX, Settings
-from app.system import raise_descriptor_limit
+from app.system import hang_up_on_stalled_readers, raise_descriptor_limit
 
 _FACTORY = "app.main:create_app"
 
@@ -46,6 +46,7 @@ def serve_on(listening: socket.socket, settings: Settings, workers: int = 1) -> 
     config = _config(settings, workers)
     log.configure(settings.log_level, settings.log_format)
     raise_descriptor_limit()
+    hang_up_on_stalled_readers(listening, settings.send_timeout_s)
     if workers == 1:
         server = uvicorn.Server(config)
         with _signals_only_stop():

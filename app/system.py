@@ -1,6 +1,7 @@
-"""What the service asks of the operating system: descriptors for many connections."""
+"""What the service asks of the operating system: descriptors for many connections, and an end for stalled ones."""
 
 import resource
+import socket
 
 import structlog
 
@@ -28,3 +29,15 @@ def raise_descriptor_limit() -> int:
     if soft != resource.RLIM_INFINITY and soft < ENOUGH_DESCRIPTORS:
         _log.warning("few_descriptors", limit=soft, wanted=ENOUGH_DESCRIPTORS)
     return soft
+
+
+def hang_up_on_stalled_readers(listening: socket.socket, timeout_s: float) -> None:
+    """Let the kernel reset each connection accepted here whose peer takes nothing for so long.
+
+    A reset ends the answer as any vanished client does: its stream is closed and its place at the storage freed.
+    The kernel's clock runs only while bytes wait for the peer (tcp(7), TCP_USER_TIMEOUT, which accepted sockets
+    take over), so it costs a request nothing. Linux alone has it; elsewhere a stalled reader stays.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None and listening.family in {socket.AF_INET, socket.AF_INET6}:
+        listening.setsockopt(socket.IPPROTO_TCP, option, round(timeout_s * 1000))
