@@ -22,6 +22,7 @@ from app.lifespan import open_worker, way_out
 from app.metrics import MULTIPROCESS_DIR
 from app.secrets import load_keys
 from app.settings import PREFIX, Settings
+from app.system import hang_up_on_stalled_readers, raise_descriptor_limit
 
 _FACTORY = "app.main:create_app"
 
@@ -45,6 +46,8 @@ def serve_on(listening: socket.socket, settings: Settings, workers: int = 1) -> 
     hand_over(settings)
     config = _config(settings, workers)
     log.configure(settings.log_level, settings.log_format)
+    raise_descriptor_limit()
+    hang_up_on_stalled_readers(listening, settings.send_timeout_s)
     if workers == 1:
         server = uvicorn.Server(config)
         with _signals_only_stop():
@@ -53,7 +56,17 @@ def serve_on(listening: socket.socket, settings: Settings, workers: int = 1) -> 
             raise CommandError("The service could not start; its log says why.")
         return
     with _shared_metrics():
-        Multiprocess(config, [listening]).run()
+        _Workers(config, [listening]).run()
+
+
+class _Workers(Multiprocess):
+    """Several worker processes, that share one listening socket with this one."""
+
+    def terminate_all(self) -> None:
+        """Stop listening here, too: else clients would connect, and wait for workers that end."""
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from PIL import Image
 
 from bench.nginx import start_nginx
 from bench.processes import LOOPBACK, Running, free_port
+from bench.tls import Certificate
 
 NAME = "pics"
 REGION = "us-east-1"
@@ -30,34 +31,53 @@ class Bucket:
     endpoint_url: str
     folder: Path
     process: Running
-
-    def url(self, key: str) -> str:
-        """Give the object's own address."""
-        return f"{self.endpoint_url}/{NAME}/{key}"
+    ca_file: Path | None = None
+    """The authority to trust, where it speaks TLS."""
 
     def body(self, key: str) -> bytes:
         """Give what the bucket holds under a key."""
         return (self.folder / NAME / key).read_bytes()
 
+    def put(self, key: str, body: bytes) -> None:
+        """Hold one object more; the list does not name it."""
+        (self.folder / NAME / key).write_bytes(body)
+
+    def copy(self, key: str, *copies: str) -> None:
+        """Hold an object under further keys, without another byte on the disk."""
+        for one in copies:
+            (self.folder / NAME / one).hardlink_to(self.folder / NAME / key)
+
 
 @contextmanager
-def bucket(folder: Path, objects: dict[str, bytes]) -> Iterator[Bucket]:
-    """Serve objects out of `folder` until the block ends."""
+def bucket(folder: Path, objects: dict[str, bytes], tls: Certificate | None = None) -> Iterator[Bucket]:
+    """Serve objects out of `folder` until the block ends; over TLS with a certificate."""
     (folder / NAME).mkdir()
-    for key, body in objects.items():
-        (folder / NAME / key).write_bytes(body)
     (folder / "list.xml").write_text(_list(objects))
     port = free_port()
-    with start_nginx("bucket", folder, port, _SERVER.format(port=port, folder=folder, name=NAME)) as process:
-        yield Bucket(f"http://{LOOPBACK}:{port}", folder, process)
+    security = "" if tls is None else _TLS.format(chain=tls.chain_file, key=tls.key_file)
+    server = _SERVER.format(
+        port=port, folder=folder, name=NAME, ssl="" if tls is None else "ssl", security=security
+    )
+    with start_nginx("bucket", folder, port, server) as process:
+        scheme, ca_file = ("http", None) if tls is None else ("https", tls.ca_file)
+        one = Bucket(f"{scheme}://{LOOPBACK}:{port}", folder, process, ca_file)
+        for key, body in objects.items():
+            one.put(key, body)
+        yield one
 
 
+_TLS = """
+        ssl_certificate {chain};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3;
+"""
 _SERVER = """
     open_file_cache max=100;
     sendfile on;
     tcp_nopush on;
     server {{
-        listen 127.0.0.1:{port} backlog=2048;
+        listen 127.0.0.1:{port} backlog=2048 {ssl};
+        {security}
         root {folder};
         types {{ image/jpeg jpg; }}
         location = /{name} {{ default_type application/xml; alias {folder}/list.xml; }}

@@ -18,9 +18,12 @@ class Neighbours:
         self._began = time.monotonic()
         self._busy_s = _busy_s() - _ours_s()
 
+    def cores(self) -> float:
+        """Give how many cores they kept busy, on average since this was made."""
+        return max(0.0, (_busy_s() - _ours_s() - self._busy_s) / (time.monotonic() - self._began))
+
     def __str__(self) -> str:
-        cores = (_busy_s() - _ours_s() - self._busy_s) / (time.monotonic() - self._began)
-        return f"meanwhile other programs kept {max(0.0, cores):.1f} of {os.cpu_count()} cores busy"
+        return f"meanwhile other programs kept {self.cores():.1f} of {os.cpu_count()} cores busy"
 
 
 def _busy_s() -> float:

@@ -5,66 +5,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from bench.bucket import MIB, PICTURE_BYTES, Bucket, bucket, large_object, picture
-from bench.load import Load, run_wrk
 from bench.machine import Neighbours, machine
 from bench.peers import NGINX, REFERENCE, Peer, starts
 from bench.processes import find_program, stopped_by_signals
+from bench.turns import Row, Run, Turns, Work, check, in_turns, speed_ratio, spread
 
 LARGE_MIB = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is asked of every peer."""
-
-    title: str
-    key: str
-    body: Callable[[], bytes]
-    connections: int
-    whole_objects: bool = True
-    """Whether a run sees enough whole objects to count them; else bytes alone are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One turn of one peer."""
-
-    load: Load
-    cpu_s: float
-
-    @property
-    def per_s(self) -> float:
-        """Requests answered a second."""
-        return self.load.requests / self.load.seconds
-
-    @property
-    def mb_per_s(self) -> float:
-        """Megabytes (10^6) received a second."""
-        return self.load.received_bytes / self.load.seconds / 1e6
-
-    @property
-    def cpu_ms(self) -> float:
-        """CPU milliseconds of the peer's processes for one request."""
-        return self.cpu_s * 1000 / max(1, self.load.requests)
-
-    @property
-    def cpu_ms_per_mb(self) -> float:
-        """CPU milliseconds of the peer's processes for one megabyte."""
-        return self.cpu_s * 1e9 / max(1, self.load.received_bytes)
-
-
-@dataclass(slots=True)
-class Row:
-    """One peer's runs; no runs where it is not installed."""
-
-    name: str
-    runs: list[Run] = field(default_factory=list)
-    peak_bytes: int = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"not measured: {' and '.join(missing)} not installed (Debian: nginx-light, wrk)")
         return 1
     print(machine(), flush=True)
-    work = _work(options)
+    work, body = _work(options)
     with stopped_by_signals(), tempfile.TemporaryDirectory(prefix="framegate-bench-") as name:
-        rows = _measure(work, options, Path(name))
+        rows = _measure(work, body, options, Path(name))
     _print(work, rows, options)
-    return 1 if any(run.load.failed for row in rows for run in row.runs) else 0
+    return 1 if any(row.failed for row in rows) else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -97,37 +47,27 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _work(options: argparse.Namespace) -> Work:
+def _work(options: argparse.Namespace) -> tuple[Work, Callable[[], bytes]]:
     if options.large:
-        return Work(
-            f"{LARGE_MIB} MiB object",
-            "large.bin",
-            lambda: large_object(LARGE_MIB),
-            options.connections or 2,
-            whole_objects=False,
-        )
-    return Work(f"{PICTURE_BYTES // 1000} KB JPEG", "picture.jpg", picture, options.connections or 16)
+        title, connections = f"{LARGE_MIB} MiB object", options.connections or 2
+        work = Work(title, "large.bin", connections, whole_objects=False)
+        return work, lambda: large_object(LARGE_MIB)
+    return Work(f"{PICTURE_BYTES // 1000} KB JPEG", "picture.jpg", options.connections or 16), picture
 
 
-def _measure(work: Work, options: argparse.Namespace, folder: Path) -> list[Row]:
+def _measure(work: Work, body: Callable[[], bytes], options: argparse.Namespace, folder: Path) -> list[Row]:
     with ExitStack() as stack:
-        served = stack.enter_context(bucket(folder, {work.key: work.body()}))
-        peers = list(_started(stack, served, folder, options))
-        rows = {name: Row(name) for name, _ in peers}
-        running = [peer for _, peer in peers if peer is not None]
+        served = stack.enter_context(bucket(folder, {work.key: body()}))
+        peers = dict(_started(stack, served, folder, options))
+        running = [peer for peer in peers.values() if peer is not None]
         for peer in running:
-            _check(peer, served, work)
-            _turn(peer, work, 1, folder)  # warms connections and caches up; not counted
-            peer.process.forget_peak()
+            check(peer, served, work.key)
         neighbours = Neighbours()
-        for number in range(options.rounds):
-            for peer in running:
-                rows[peer.name].runs.append(_turn(peer, work, options.seconds, folder))
-            print(f"round {number + 1} of {options.rounds} done", file=sys.stderr, flush=True)
+        rows = {
+            row.name: row for row in in_turns(running, work, Turns(options.rounds, options.seconds, folder))
+        }
         print(neighbours, flush=True)
-        for peer in running:
-            rows[peer.name].peak_bytes = peer.process.peak_memory_bytes()
-    return list(rows.values())
+    return [rows.get(name) or Row(name) for name in peers]
 
 
 def _started(
@@ -137,19 +77,6 @@ def _started(
     for name, start in starts(options.workers).items():
         if name.startswith(wanted):
             yield name, None if start is None else stack.enter_context(start(served, folder))
-
-
-def _check(peer: Peer, served: Bucket, work: Work) -> None:
-    if peer.fetch(work.key) != served.body(work.key):
-        raise SystemExit(f"{peer.name} does not serve the bucket's bytes")
-
-
-def _turn(peer: Peer, work: Work, seconds: int, folder: Path) -> Run:
-    before = peer.process.cpu_s()
-    load = run_wrk(
-        peer.url + work.key, peer.headers, connections=work.connections, seconds=seconds, folder=folder
-    )
-    return Run(load, peer.process.cpu_s() - before)
 
 
 def _print(work: Work, rows: list[Row], options: argparse.Namespace) -> None:
@@ -178,14 +105,14 @@ def _cells(work: Work, row: Row, rows: dict[str, Row]) -> list[str]:
         f"{row.peak_bytes / MIB:.0f}",
         _ratio(row, rows.get(REFERENCE)),
         _ratio(row, rows.get(NGINX)),
-        str(sum(run.load.failed for run in row.runs)),
+        str(row.failed),
     ]
 
 
 def _picture_cells(runs: list[Run]) -> list[str]:
     return [
-        _spread([run.per_s for run in runs], ",.0f"),
-        _spread([run.cpu_ms for run in runs], ".3f"),
+        spread([run.per_s for run in runs], ",.0f"),
+        spread([run.cpu_ms for run in runs], ".3f"),
         f"{median(run.mb_per_s for run in runs):,.0f}",
         f"{median(run.load.p50_ms for run in runs):.2f}",
         f"{median(run.load.p99_ms for run in runs):.2f}",
@@ -194,21 +121,15 @@ def _picture_cells(runs: list[Run]) -> list[str]:
 
 def _large_cells(runs: list[Run]) -> list[str]:
     return [
-        _spread([run.mb_per_s for run in runs], ",.0f"),
-        _spread([run.cpu_ms_per_mb for run in runs], ".3f"),
+        spread([run.mb_per_s for run in runs], ",.0f"),
+        spread([run.cpu_ms_per_mb for run in runs], ".3f"),
     ]
 
 
-def _spread(values: list[float], form: str) -> str:
-    return f"{median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
-
-
 def _ratio(row: Row, other: Row | None) -> str:
-    """Compare within each round: what disturbs the machine then disturbs both."""
     if other is None or not other.runs or other is row:
         return ""
-    pairs = zip(row.runs, other.runs, strict=True)
-    return f"{median(one.mb_per_s / two.mb_per_s for one, two in pairs if two.mb_per_s):.2f}"
+    return f"{speed_ratio(row, other):.2f}"
 
 
 if __name__ == "__main__":

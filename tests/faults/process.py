@@ -35,7 +35,9 @@ class Serving:
 
     @classmethod
     @asynccontextmanager
-    async def run(cls, database_url: str, folder: Path, **settings: Any) -> AsyncIterator["Serving"]:
+    async def run(
+        cls, database_url: str, folder: Path, workers: int = 1, **settings: Any
+    ) -> AsyncIterator["Serving"]:
         """Start one and wait until it answers; whatever is left of it at the end is killed."""
         port = free_ports(1)[0]
         log_file = folder / f"serve-{port}.log"
@@ -43,11 +45,12 @@ class Serving:
             # As the installed command does, but with the sources beside these tests.
             command = [sys.executable, "-c", "from app.cli import main; main()"]
             process = subprocess.Popen(
-                [*command, "serve", "--port", str(port)],
+                [*command, "serve", "--port", str(port), "--workers", str(workers)],
                 cwd=ROOT,
                 env=_environment(database_url, folder, settings),
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # so that its workers can be ended with it
             )
         serving = cls(process, f"http://127.0.0.1:{port}", await _token(database_url), log_file)
         try:
@@ -56,7 +59,7 @@ class Serving:
         finally:
             await serving.admin.aclose()
             with suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     async def ready(self) -> None:
@@ -68,6 +71,12 @@ class Serving:
                     if (await anybody.get("/readyz")).status_code == 200:
                         return
                 await asyncio.sleep(0.05)
+
+    async def attach(self, body: dict[str, Any]) -> str:
+        """Attach a storage, and give the path that its keys are put behind."""
+        answer = await self.admin.post("/v1/storages", json=body)
+        assert answer.status_code == 201, answer.text
+        return f"/v1/storages/{answer.json()['id']}/objects"
 
     def terminate(self) -> None:
         """Ask it to stop."""
@@ -93,6 +102,11 @@ class Serving:
         """The lines of its log that have a level."""
         lines = (line for line in self.log().splitlines() if line.startswith("{"))
         return [event for line in lines if (event := json.loads(line)).get("level") == level]
+
+    @property
+    def open_descriptors(self) -> int:
+        """How many files and sockets it holds open (Linux)."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     @property
     def memory_bytes(self) -> int:

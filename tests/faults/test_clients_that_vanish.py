@@ -1,16 +1,14 @@
 """Readers that go away, wait in the queue for nothing, or take their time: they cost the others nothing."""
 
 import asyncio
-import socket
-import struct
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from urllib.parse import urlsplit
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import pytest
 import pytest_asyncio
 
 from tests.faults.conftest import OpenSite, Serve, Site, behind, eventually, pattern
+from tests.faults.readers import Reader
 from tests.servers.fault_proxy import Faults
 from tests.servers.fixtures import OpenProxy
 from tests.servers.s3 import S3Bucket
@@ -20,51 +18,6 @@ LONG, SMALL = pattern(4 * MIB), pattern(50_000, 1)
 PLACES = 16
 KEPT = PLACES + 1
 """Connections to the bucket that wait for work: one for each place, and the SDK's own."""
-
-
-class Reader:
-    """A client down at the socket, that asks for an object and then does as it likes."""
-
-    def __init__(self, raw: socket.socket) -> None:
-        self._raw = raw
-        self._loop = asyncio.get_running_loop()
-
-    @classmethod
-    @asynccontextmanager
-    async def ask(cls, url: str, path: str, authorization: str) -> AsyncIterator["Reader"]:
-        """Ask, with room for little more than the first bytes."""
-        parts = urlsplit(url)
-        with socket.socket() as raw:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-            raw.setblocking(False)
-            reader = cls(raw)
-            await reader._loop.sock_connect(raw, (parts.hostname, parts.port))
-            lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", f"Authorization: {authorization}"]
-            await reader._loop.sock_sendall(raw, "\r\n".join([*lines, "", ""]).encode())
-            yield reader
-
-    async def first_bytes(self) -> None:
-        """Take the head and a little of the body."""
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += await self.take(1)
-        assert head.startswith(b"HTTP/1.1 200"), head
-        await self.take(1000)
-
-    async def take(self, size_bytes: int) -> bytes:
-        """Take the next bytes, and no more than these."""
-        taken = bytearray()
-        while len(taken) < size_bytes:
-            chunk = await self._loop.sock_recv(self._raw, size_bytes - len(taken))
-            assert chunk, "the connection ended"
-            taken += chunk
-        return bytes(taken)
-
-    def vanish(self, number: int) -> None:
-        """Go away: every other one with a RST."""
-        if number % 2:
-            self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._raw.close()
 
 
 @pytest_asyncio.fixture(params=[True, False], ids=["lane", "fastapi"], scope="module")

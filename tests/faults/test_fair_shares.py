@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from tests.api.conftest import Service, client, s3_body
 from tests.faults.conftest import OpenSite, Site, eventually, pattern, take
-from tests.faults.test_clients_that_vanish import Reader
+from tests.faults.readers import Reader
 from tests.servers.fault_proxy import Faults
 
 LONG, SMALL = pattern(4 * 1024 * 1024), pattern(50_000, 1)
