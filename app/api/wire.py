@@ -2,7 +2,7 @@
 
 Byte requests are answered without ASGI's messages and scopes; where the lane takes a request is a matter of
 speed alone (ADR 16). The parser, pipelining and shutdown stay uvicorn's: what it asks of a running request,
-`Carriage` gives as well. A request's head is bounded in size and time.
+`Carriage` gives as well. A request's head is bounded in size and time, and its body may not stand still.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ class LaneProtocol(HttpToolsProtocol):
     _since = math.inf
     """When the connection began to wait for a request, or a request's head to come in; infinite while one runs."""
     _head_bytes = 0
+    _heard = 0.0
+    """When the last byte came."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
@@ -52,6 +54,7 @@ class LaneProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes of requests; a head that does not end is refused."""
         self._head_bytes += len(data)
+        self._heard = self.loop.time()
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("Request head too large.")
@@ -95,11 +98,22 @@ class LaneProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that waited too long, but not while its client still takes an answer."""
         self.timeout_keep_alive_task = None
-        left_s = self._since + self.timeout_keep_alive - self.loop.time()
+        since = self._heard if self._lacks_body() else self._since
+        left_s = since + self.timeout_keep_alive - self.loop.time()
         if left_s > 0 or self.transport.get_write_buffer_size():
             self._look_again(min(max(left_s, 1.0), self.timeout_keep_alive))
         elif not self.transport.is_closing():
             self.transport.close()
+
+    def _lacks_body(self) -> bool:
+        """Whether a request runs whose body is still to come, and it is not we who hold it up."""
+        running = cast("RequestResponseCycle | None", self.cycle)
+        return (
+            running is not None
+            and running.more_body
+            and not running.response_complete
+            and not self.flow.read_paused
+        )
 
     def _wait(self) -> None:
         self._since = self.loop.time()

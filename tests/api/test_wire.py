@@ -132,6 +132,15 @@ async def test_a_head_is_bounded(service: Service, objects: str, size: int) -> N
     assert size > wire.MAX_HEAD_BYTES
 
 
+async def test_a_body_that_never_comes_is_not_waited_for(start_service: StartService) -> None:
+    async with start_service() as service:
+        service.server.config.timeout_keep_alive = 1
+        async with line(service) as one:
+            more = "Content-Type: application/json\r\nContent-Length: 100\r\n"
+            one.writer.write(get(service, "/v1/tokens", "POST", more=more) + b'{"name": ')
+            assert await one.ends() == b""
+
+
 @pytest.mark.parametrize("begun", [b"", b"GET /livez HTTP/1.1\r\nX-Slow: "], ids=["nothing", "a head"])
 async def test_who_never_finishes_a_request_is_let_go(start_service: StartService, begun: bytes) -> None:
     async with start_service() as service:

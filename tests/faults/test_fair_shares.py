@@ -13,7 +13,7 @@ from tests.faults.conftest import OpenSite, Site, eventually, pattern, take
 from tests.faults.readers import Reader
 from tests.servers.fault_proxy import Faults
 
-LONG, SMALL = pattern(4 * 1024 * 1024), pattern(50_000, 1)
+LONG, SMALL = pattern(16 * 1024 * 1024), pattern(50_000, 1)
 PLACES, QUEUE = 4, 4
 
 

@@ -17,6 +17,8 @@ from tests.servers.s3 import S3Bucket
 
 CLIENTS = 1000
 PLACES = 32
+SHARE = PLACES - PLACES // 4
+"""How many of them one user may hold."""
 SMALL, LONG, ENDLESS = pattern(100_000), pattern(600_000, 1), pattern(8_000_000, 2)
 BODIES = {"small.bin": SMALL, "long.bin": LONG}
 """One is read whole before it is answered, the other is streamed."""
@@ -57,9 +59,9 @@ class Crowd:
         return Reader.ask(self.process.url, f"{self.objects}/{key}", authorization)
 
     async def every_place_is_free(self) -> None:
-        """Hold all places of the storage at once."""
+        """Hold all places at once that a user may have."""
         async with AsyncExitStack() as stack, asyncio.timeout(20):
-            readers = [await stack.enter_async_context(self.reading("endless.bin")) for _ in range(PLACES)]
+            readers = [await stack.enter_async_context(self.reading("endless.bin")) for _ in range(SHARE)]
             for reader in readers:
                 await reader.first_bytes()
 
