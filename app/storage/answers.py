@@ -90,8 +90,19 @@ def object_meta(key: str, answer: Answer, size_bytes: int) -> ObjectMeta:
         entity_tag(text_header(answer, b"etag")),
         http_date(text_header(answer, b"last-modified")),
         text_header(answer, b"content-type"),
-        text_header(answer, b"content-encoding"),
+        _stored_coding(text_header(answer, b"content-encoding")),
     )
+
+
+def _stored_coding(text: str | None) -> str | None:
+    """Give the object's own coding: servers keep `aws-chunked`, which was the upload's framing alone.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html says that S3 drops it; some do not.
+    """
+    if text is None or "aws-chunked" not in text.lower():
+        return text
+    codings = [coding.strip() for coding in text.split(",")]
+    return ", ".join(coding for coding in codings if coding.lower() not in {"", "aws-chunked"}) or None
 
 
 def range_header(wanted: ByteRange | Suffix) -> bytes:
