@@ -35,6 +35,8 @@ class Metrics:
     running: Gauge = field(init=False)
     refusals: Counter = field(init=False)
     _cached: dict[str, Counter] = field(init=False)
+    _retried: dict[str, Counter] = field(init=False)
+    _resumed: dict[str, Counter] = field(init=False)
     _bound: dict[tuple[str, str, int], _Bound] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,10 +74,32 @@ class Metrics:
         )
         outcomes = ("hit", "miss", "revalidated", "passed")
         self._cached = {outcome: reads.labels(outcome) for outcome in outcomes}
+        retries = Counter(
+            "framegate_upstream_retries",
+            "Requests to buckets made again before the first byte, by what went wrong.",
+            ("reason",),
+            registry=registry,
+        )
+        self._retried = {reason: retries.labels(reason) for reason in _REASONS}
+        resumes = Counter(
+            "framegate_upstream_resumes",
+            "Bodies that broke off: gone on with at the same byte (resumed), or not (failed).",
+            ("outcome",),
+            registry=registry,
+        )
+        self._resumed = {outcome: resumes.labels(outcome) for outcome in ("resumed", "failed")}
 
     def cached(self, outcome: str) -> None:
         """Count what the memory of hot objects was good for."""
         self._cached[outcome].inc()
+
+    def retried(self, reason: str) -> None:
+        """Count a request to a bucket that is made again."""
+        self._retried[reason].inc()
+
+    def resumed(self, outcome: str) -> None:
+        """Count how a body that broke off went on."""
+        self._resumed[outcome].inc()
 
     def answered(self, route: str, method: str, status: int, sent_bytes: int, seconds: float) -> None:
         """Count one answered request."""
@@ -107,4 +131,7 @@ class Metrics:
         return bound
 
 
+_REASONS = (
+    "refused", "connect_timeout", "no_answer", "cut_off", "stalled", "server_error", "throttled", "clock",
+)  # fmt: skip
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

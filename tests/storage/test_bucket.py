@@ -27,7 +27,7 @@ from app.errors import (
     ThrottledError,
     UpstreamError,
 )
-from app.storage import upstream
+from app.storage import retries
 from app.storage.base import (
     Answer,
     ByteRange,
@@ -49,7 +49,7 @@ THEN = datetime(2024, 5, 17, 10, 30, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "RETRY_AFTER_S", (0.0, 0.0))
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.0)
 
 
 class Body:
@@ -518,18 +518,6 @@ async def test_an_errors_body_that_breaks_off_still_explains() -> None:
     server = Server(script=[Answer(405, {}, Body(b"<Code>", promised=100), 100)])
     with pytest.raises(UpstreamError, match="405 6"):
         await bucket_over(server).open("k")
-
-
-@pytest.mark.parametrize("status", [500, 503])
-async def test_a_failing_bucket_is_asked_once_more(status: int) -> None:
-    first = Body(b"Internal Error")
-    server = Server(script=[Answer(status, {}, first, 14)])
-    assert await take(await bucket_over(server).open("k")) == DATA
-    assert first.closed == 1
-    server = Server(script=[Answer(status, {}, b"", 0)] * 2)
-    with pytest.raises(UpstreamError):
-        await bucket_over(server).open("k")
-    assert len(server.seen) == 2
 
 
 async def test_a_wrong_clock_is_corrected_once_and_a_wrong_secret_is_not_tried_again() -> None:
