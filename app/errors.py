@@ -17,6 +17,9 @@ HealthState = Literal[
     "credential_expired",
 ]
 
+Passing = Literal["refused", "connect_timeout", "no_answer", "cut_off", "stalled"]
+"""What kept an answer from coming, and may be gone a moment later."""
+
 
 class FramegateError(Exception):
     """Base of everything that Framegate raises on purpose."""
@@ -182,16 +185,20 @@ class StorageError(FramegateError):
     """A bucket, or the way to it, did not give what was asked.
 
     `at` names the field of the storage's `source` at fault (`auth/secret_access_key`, `bucket`, ...);
-    `detail` says what happened and `remedy` what to do, both in words for the caller.
+    `detail` says what happened and `remedy` what to do, both in words for the caller. `passing` names what
+    may be gone when the same is asked again at once; None where asking again cannot help.
     """
 
     state: ClassVar[HealthState] = "unreachable"
 
-    def __init__(self, detail: str, *, at: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, detail: str, *, at: str = "", remedy: str = "", passing: Passing | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.at = at
         self.remedy = remedy
+        self.passing: Passing | None = passing
 
 
 class AccessDeniedError(StorageError):

@@ -29,6 +29,7 @@ from app.storage.cache import ObjectCache
 from app.storage.gate import Gate, Tally
 from app.storage.guard import Guard
 from app.storage.providers import open_provider
+from app.storage.retries import RetryPolicy
 from app.storage.sdk import SharedSession
 from app.storage.source import Source
 from app.storage.tls import tls_context
@@ -84,7 +85,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     changes = Changes(database)
     sealer = Sealer(load_keys(settings))
     access = AccessService(database, changes)
-    buckets = Buckets(database, changes, sealer, _bucket_opener(stack, settings))
+    buckets = Buckets(database, changes, sealer, _bucket_opener(stack, settings, metrics))
     stack.push_async_callback(buckets.aclose)
     cache = ObjectCache(settings.cache_bytes, settings.cache_max_age_s, metrics.cached)
     changes.subscribe(_forgetting(cache), cache.clear)
@@ -137,7 +138,7 @@ def way_out(settings: Settings) -> tuple[Guard, ssl.SSLContext]:
     return guard, tls_context(settings.ca_file)
 
 
-def _bucket_opener(stack: AsyncExitStack, settings: Settings) -> OpenBucket:
+def _bucket_opener(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> OpenBucket:
     guard, tls = way_out(settings)
     shared = SharedSession(guard, tls)
     stack.push_async_callback(shared.aclose)
@@ -149,6 +150,7 @@ def _bucket_opener(stack: AsyncExitStack, settings: Settings) -> OpenBucket:
         max_connections_per_origin=4 * settings.upstream_concurrency,
     )
     stack.push_async_callback(transport.aclose)
+    policy = RetryPolicy(settings.first_byte_timeout_s, metrics.retried, metrics.resumed)
 
     tally = Tally(2 * (settings.upstream_concurrency + settings.upstream_queue))
 
@@ -164,6 +166,7 @@ def _bucket_opener(stack: AsyncExitStack, settings: Settings) -> OpenBucket:
             transport,
             Gate(settings.upstream_concurrency, settings.upstream_queue, tally),
             source.prefix,
+            policy,
         )
 
     return open_bucket

@@ -60,6 +60,8 @@ class Metrics:
     _tallies: dict[tuple[str, str, int], _Tally] = field(init=False, default_factory=dict)
     _running: int = field(init=False, default=0)
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
+    _retried: dict[str, Counter] = field(init=False)
+    _resumed: dict[str, Counter] = field(init=False)
 
     def __post_init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use
@@ -97,6 +99,20 @@ class Metrics:
         outcomes = ("hit", "miss", "revalidated", "passed")
         self._cached = {outcome: reads.labels(outcome) for outcome in outcomes}
         self._reads = dict.fromkeys(outcomes, 0)
+        retries = Counter(
+            "framegate_upstream_retries",
+            "Requests to buckets made again before the first byte, by what went wrong.",
+            ("reason",),
+            registry=registry,
+        )
+        self._retried = {reason: retries.labels(reason) for reason in _REASONS}
+        resumes = Counter(
+            "framegate_upstream_resumes",
+            "Bodies that broke off: gone on with at the same byte (resumed), or not (failed).",
+            ("outcome",),
+            registry=registry,
+        )
+        self._resumed = {outcome: resumes.labels(outcome) for outcome in ("resumed", "failed")}
 
     def cached(self, outcome: str) -> None:
         """Count what the memory of hot objects was good for."""
@@ -107,6 +123,14 @@ class Metrics:
         self._running += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self.flush)
+
+    def retried(self, reason: str) -> None:
+        """Count a request to a bucket that is made again."""
+        self._retried[reason].inc()
+
+    def resumed(self, outcome: str) -> None:
+        """Count how a body that broke off went on."""
+        self._resumed[outcome].inc()
 
     def answered(self, route: str, method: str, status: int, sent_bytes: int, seconds: float) -> None:
         """Count the end of a request that `entered`."""
@@ -153,4 +177,7 @@ class Metrics:
         return tally
 
 
+_REASONS = (
+    "refused", "connect_timeout", "no_answer", "cut_off", "stalled", "server_error", "throttled", "clock",
+)  # fmt: skip
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

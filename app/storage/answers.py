@@ -8,6 +8,8 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from math import ceil
+from time import time
 from typing import NamedTuple
 
 from app.storage.base import Answer, ByteRange, ObjectMeta, Suffix
@@ -21,6 +23,9 @@ _MONTHS = {
     "Jul": 7, "Aug": 8, "Sep": 9, "Oct": 10, "Nov": 11, "Dec": 12,
 }  # fmt: skip
 _LENGTH = re.compile(rb"\d{1,19}")
+_SECONDS = re.compile(r"\d{1,9}", re.ASCII)
+MOST_RETRY_AFTER_S = 120
+"""No bucket keeps its readers away for longer; one that says more is asked again after this."""
 
 
 class ContentRange(NamedTuple):
@@ -92,8 +97,30 @@ def object_meta(key: str, answer: Answer, size_bytes: int) -> ObjectMeta:
         entity_tag(text_header(answer, b"etag")),
         http_date(text_header(answer, b"last-modified")),
         text_header(answer, b"content-type"),
-        text_header(answer, b"content-encoding"),
+        _stored_coding(text_header(answer, b"content-encoding")),
     )
+
+
+def retry_after_s(text: str | None) -> int | None:
+    """Read a Retry-After (RFC 9110 section 10.2.3), seconds or date, as 1 to `MOST_RETRY_AFTER_S` seconds."""
+    if text is not None and _SECONDS.fullmatch(text):
+        seconds = int(text)
+    elif (moment := http_date(text)) is not None:
+        seconds = ceil(moment.timestamp() - time())
+    else:
+        return None
+    return min(max(seconds, 1), MOST_RETRY_AFTER_S)
+
+
+def _stored_coding(text: str | None) -> str | None:
+    """Give the object's own coding: servers keep `aws-chunked`, which was the upload's framing alone.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html says that S3 drops it; some do not.
+    """
+    if text is None or "aws-chunked" not in text.lower():
+        return text
+    codings = [coding.strip() for coding in text.split(",")]
+    return ", ".join(coding for coding in codings if coding.lower() not in {"", "aws-chunked"}) or None
 
 
 def range_header(wanted: ByteRange | Suffix) -> bytes:

@@ -27,6 +27,8 @@ from app.storage.keys import check_key, check_prefix
 from app.storage.media import media_type
 from app.storage.reading import Reading
 from app.storage.redirects import PRESIGNED_LIFE_S, overrides_for
+from app.storage.resuming import resumable
+from app.storage.retries import RetryPolicy
 from app.storage.streams import HeldStream
 from app.storage.upstream import Sender, Upstream
 
@@ -39,10 +41,17 @@ class Bucket:
     `ShareUsedUpError` when too many of them are the caller's own.
     """
 
-    def __init__(self, provider: Provider, transport: Sender, gate: Gate, prefix: str = "") -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        transport: Sender,
+        gate: Gate,
+        prefix: str = "",
+        policy: RetryPolicy | None = None,
+    ) -> None:
         self.prefix = prefix
         self._provider = provider
-        self._upstream = Upstream(provider, transport)
+        self._upstream = Upstream(provider, transport, policy)
         self._gate = gate
         self._running = 0
         self._seen_skew_s = 0.0
@@ -60,9 +69,9 @@ class Bucket:
     async def open(self, key: str, options: ReadOptions = PLAIN_READ, *, caller: int = HOUSE) -> ObjectRead:
         """Read an object: RFC 9110 conditions, then the range, then bytes.
 
-        Comes back before the first byte of a long body; the caller closes a body that is a stream, and only
-        then the next reader's turn comes. A missing ETag or Last-Modified is None in `meta`. With
-        `not_modified` the size is 0 when the bucket did not repeat it.
+        Comes back before the first byte of a long body, which is resumed where it breaks; the caller closes
+        a body that is a stream, and only then the next reader's turn comes. A missing ETag or Last-Modified
+        is None in `meta`. With `not_modified` the size is 0 when the bucket did not repeat it.
 
         Raises `InvalidKeyError`, `ObjectMissingError`, `PreconditionFailedError`,
         `RangeNotSatisfiableError`, and `StorageError` for what the bucket refuses; while streaming
@@ -78,7 +87,8 @@ class Bucket:
         if isinstance(read.body, bytes):
             self._leave(caller)
             return read
-        return replace(read, body=HeldStream(read.body, partial(self._leave, caller)))
+        body = resumable(self._upstream, key, read, read.body)
+        return replace(read, body=HeldStream(body, partial(self._leave, caller)))
 
     async def head(self, key: str, options: ReadOptions = PLAIN_READ, *, caller: int = HOUSE) -> ObjectRead:
         """Give an object's facts, its conditions decided and its range ignored; raises as `open` does.

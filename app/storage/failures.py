@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import aiohttp
 
-from app.errors import StorageError, StorageTimeoutError, UnreachableError
+from app.errors import Passing, StorageError, StorageTimeoutError, UnreachableError
 
 AT = "endpoint_url"
 """The field at fault when no connection comes about; a provider may move it (Azure's account name)."""
@@ -29,6 +29,7 @@ def connect_failure(where: str, error: BaseException) -> StorageError:
                 f"{where} did not take a connection in time.",
                 at=AT,
                 remedy="Check the endpoint and that a firewall lets Framegate reach it.",
+                passing="connect_timeout",
             )
         case OSError():
             return _refused(where, error)
@@ -75,7 +76,10 @@ def handshake_failure(where: str, error: OSError) -> StorageError:
     if isinstance(error, ssl.SSLError | TimeoutError):
         return connect_failure(where, error)
     return UnreachableError(
-        f"{where} broke off the TLS handshake.", at=AT, remedy="Check that this port speaks https."
+        f"{where} broke off the TLS handshake.",
+        at=AT,
+        remedy="Check that this port speaks https.",
+        passing="refused",
     )
 
 
@@ -95,12 +99,13 @@ def _tls_failure(where: str, error: ssl.SSLError) -> UnreachableError:
 
 
 def _refused(where: str, error: OSError) -> UnreachableError:
+    passing: Passing | None = "refused"
     if error.errno in _NO_ROUTE:
-        detail = f"There is no route to {where}."
+        detail, passing = f"There is no route to {where}.", None
     elif isinstance(error, ConnectionRefusedError):
         detail = f"{where} refuses connections."
     else:
         detail = f"The connection to {where} broke off."
     return UnreachableError(
-        detail, at=AT, remedy="Check the endpoint's host and port, and that its server runs."
+        detail, at=AT, remedy="Check the endpoint's host and port, and that its server runs.", passing=passing
     )

@@ -155,9 +155,22 @@ class Reading:
         answer = await self._upstream.ask("HEAD", self._key)
         await close_body(answer.body)
         size_bytes = declared_length(answer)
+        if answer.status == 200 and size_bytes is None:
+            return await self._facts_of_first_byte()
         if answer.status != 200 or size_bytes is None:
-            raise UpstreamError("The bucket does not say how long the object is.")
+            raise _no_length()
         return object_meta(self._key, answer, size_bytes)
+
+    async def _facts_of_first_byte(self) -> ObjectMeta:
+        """Ask a server whose HEAD tells no length for one byte, and so for a Content-Range."""
+        answer = await self._upstream.ask("GET", self._key, [(b"range", range_header(ByteRange(0, 1)))])
+        await close_body(answer.body)
+        given = content_range(answer)
+        if answer.status == 200 and given is None and body_length(answer) is not None:
+            return object_meta(self._key, answer, body_length(answer) or 0)
+        if answer.status not in (200, 206) or given is None:
+            raise _no_length()
+        return object_meta(self._key, answer, given.size_bytes)
 
 
 def from_memory(whole: ObjectRead, body: bytes, method: Method, options: ReadOptions) -> ObjectRead:
@@ -198,7 +211,7 @@ def _from_whole(key: str, options: ReadOptions, plan: _Plan, answer: Answer) -> 
             return _Next.SIZE
         size_bytes = plan.known.size_bytes
     meta = object_meta(key, answer, size_bytes)
-    if _contradicts(plan.known, meta):
+    if _contradicts(plan.known, meta) or _unpacked(plan.known, meta):
         return _Next.CHANGED
     if (judged := _judged(meta, options)) is not None:
         return judged
@@ -219,7 +232,11 @@ def _from_part(key: str, options: ReadOptions, plan: _Plan, answer: Answer) -> O
         return judged
     part = _part(options, meta)
     # Another part than the asked one is no answer; no part at all is wanted when If-Range does not hold.
-    return ObjectRead(meta, answer.body, part) if part == (given.start, given.stop) else _Next.WHOLE
+    if part is None or part != (given.start, given.stop):
+        return _Next.WHOLE
+    if body_length(answer) is None:  # what ends somewhere is held against what was told
+        return ObjectRead(meta, cut(answer.body, 0, part[1] - part[0]), part)
+    return ObjectRead(meta, answer.body, part)
 
 
 def _from_unmodified(key: str, tag: str, answer: Answer) -> ObjectRead | _Next:
@@ -227,6 +244,10 @@ def _from_unmodified(key: str, tag: str, answer: Answer) -> ObjectRead | _Next:
     if not weak_match(etag, tag):
         return _Next.WHOLE
     return ObjectRead(replace(object_meta(key, answer, 0), etag=etag), not_modified=True)
+
+
+def _no_length() -> UpstreamError:
+    return UpstreamError("The bucket does not say how long the object is.")
 
 
 def _judged(meta: ObjectMeta, options: ReadOptions) -> ObjectRead | None:
@@ -261,6 +282,11 @@ def _contradicts(known: ObjectMeta | None, meta: ObjectMeta) -> bool:
         or _differ(known.etag, meta.etag)
         or _differ(known.last_modified, meta.last_modified)
     )
+
+
+def _unpacked(known: ObjectMeta | None, meta: ObjectMeta) -> bool:
+    """Tell whether somebody on the way decodes what is stored: the size that we know is not these bytes'."""
+    return known is not None and known.content_encoding is not None and meta.content_encoding is None
 
 
 def _differ(one: object | None, other: object | None) -> bool:

@@ -1,8 +1,8 @@
-"""One signed request to a bucket: sent, retried where that can help, its refusals explained."""
+"""One signed request to a bucket: sent, made again where that can help, its refusals explained."""
 
 import asyncio
-import random
 from collections.abc import Sequence
+from time import monotonic
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -10,16 +10,15 @@ from pydantic import SecretStr
 from app.errors import StorageError
 from app.storage.base import Answer, Method, Origin, Provider, SignedRequest
 from app.storage.redirects import first_byte_of
+from app.storage.retries import RetryBudget, Retrying, RetryPolicy
 from app.storage.streams import close_body
 
 UNDERSTOOD = frozenset({200, 206, 304, 412, 416})
 """Statuses that a read knows how to go on from; all others are refusals."""
 
-RETRIED = frozenset({500, 503})
-RETRY_AFTER_S = (0.05, 0.25)
-"""A failing bucket is asked once more, after a random pause between these."""
-
 ERROR_BODY_BYTES = 64 * 1024
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Sender(Protocol):
@@ -33,23 +32,24 @@ class Sender(Protocol):
 class Upstream:
     """The way to one bucket's objects."""
 
-    def __init__(self, provider: Provider, sender: Sender) -> None:
+    def __init__(self, provider: Provider, sender: Sender, policy: RetryPolicy | None = None) -> None:
         self.provider = provider
+        self.policy = policy or RetryPolicy()
         self._sender = sender
+        self._budget = RetryBudget()
 
-    async def ask(self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
+    async def ask(self, method: Method, key: str, extra: Headers = ()) -> Answer:
         """Ask for an object and give the answer if its status is one of `UNDERSTOOD`; the caller closes it.
 
-        Asked again at most once, before any byte: after a refusal that our clock explains, or after 500 and
-        503. Raises `StorageError` for every other answer.
+        Asked again, before any byte of an answer is handed on, after a refusal that our clock explains and
+        where `app.storage.retries` sees a chance. Raises `StorageError` for every other answer, or for none.
         """
-        answer = await self._send(method, key, extra)
-        if await self._worth_another(answer):
-            await close_body(answer.body)
-            answer = await self._send(method, key, extra)
-        if answer.status not in UNDERSTOOD:
-            raise await self._refusal(answer, key)
-        return answer
+        self._budget.earn()
+        began = monotonic()
+        outcome = await self._attempt(method, key, extra)
+        if isinstance(outcome, Answer) and outcome.status in UNDERSTOOD:
+            return outcome
+        return await self._insist(outcome, Retrying(self.policy, self._budget, began), method, key, extra)
 
     async def knock(self) -> Answer:
         """Give the answer to a HEAD of the server's root, whatever it is; no credential goes along.
@@ -68,18 +68,38 @@ class Upstream:
             raise await self._refusal(answer, key)
         await close_body(answer.body)
 
-    async def _send(self, method: Method, key: str, extra: Sequence[tuple[bytes, bytes]]) -> Answer:
-        return await self._sender.send(self.provider.sign(method, key, extra))
+    async def _insist(
+        self, outcome: Answer | StorageError, retrying: Retrying, method: Method, key: str, extra: Headers
+    ) -> Answer:
+        """Ask again as long as that may help; signed anew each time, since time has passed."""
+        while isinstance(outcome, StorageError) or outcome.status not in UNDERSTOOD:
+            pause_s = self._pause_s(outcome, retrying)
+            if pause_s is None:
+                raise outcome if isinstance(outcome, StorageError) else await self._refusal(outcome, key)
+            if isinstance(outcome, Answer):
+                await close_body(outcome.body)
+            outcome = await retrying.within(self._attempt(method, key, extra, pause_s))
+        return outcome
 
-    async def _worth_another(self, answer: Answer) -> bool:
-        if answer.status in RETRIED:
-            try:
-                await asyncio.sleep(random.uniform(*RETRY_AFTER_S))  # noqa: S311 - jitter, no secret
-            except BaseException:
-                await close_body(answer.body)
-                raise
-            return True
-        return 400 <= answer.status < 500 and self.provider.adjust_clock(answer)
+    def _pause_s(self, outcome: Answer | StorageError, retrying: Retrying) -> float | None:
+        if not retrying.clock_learned and self._learns_clock(outcome):
+            return retrying.by_another_clock()
+        return retrying.pause_s(outcome)
+
+    def _learns_clock(self, outcome: Answer | StorageError) -> bool:
+        if isinstance(outcome, StorageError) or not 400 <= outcome.status < 500:
+            return False
+        return self.provider.adjust_clock(outcome)
+
+    async def _attempt(
+        self, method: Method, key: str, extra: Headers, pause_s: float = 0
+    ) -> Answer | StorageError:
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        try:
+            return await self._sender.send(self.provider.sign(method, key, extra))
+        except StorageError as error:
+            return error
 
     async def _refusal(self, answer: Answer, key: str) -> StorageError:
         body = await _error_body(answer)

@@ -51,7 +51,7 @@ async def refused(process: Serving) -> None:
 async def test_fifty_streams_end_whole_within_the_grace_time(
     serve: Serve, s3_bucket: S3Bucket, proxy: FaultProxy, workers: int
 ) -> None:
-    async with serve(workers=workers, cache_bytes=0, grace_s=20) as process:
+    async with serve(workers=workers, cache_bytes=0, grace_s=20, upstream_concurrency=2 * STREAMS) as process:
         readers = await streaming(process, proxy, s3_bucket)
         process.terminate()
         await refused(process)
@@ -67,7 +67,7 @@ async def test_fifty_streams_end_whole_within_the_grace_time(
 async def test_streams_longer_than_the_grace_time_are_cut(
     serve: Serve, s3_bucket: S3Bucket, proxy: FaultProxy, workers: int
 ) -> None:
-    async with serve(workers=workers, cache_bytes=0, grace_s=1) as process:
+    async with serve(workers=workers, cache_bytes=0, grace_s=1, upstream_concurrency=2 * STREAMS) as process:
         readers = await streaming(process, proxy, s3_bucket)
         begun = time.monotonic()
         process.terminate()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 CHUNK_BYTES = 16 * 1024
 HEAD_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"(\ncontent-length: *)(\d+)", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -32,6 +34,15 @@ class Faults:
     """Send so many bytes of an answer's body, then nothing; 0 stalls right after the headers."""
     corrupt_at: int | None = None
     """Turn over every bit of the body's byte at this offset."""
+    instead: bytes | None = None
+    """Send this in place of an answer, and hang up."""
+    length_off_by: int = 0
+    """Tell so much more (or less) as the Content-Length than it is."""
+    answers: int | None = None
+    """How many answers, from now on, all this is for; None: every one."""
+
+
+HEALTHY = Faults()
 
 
 class FaultProxy:
@@ -101,6 +112,14 @@ class FaultProxy:
         """No fault any more, for what passes from now on."""
         self.faults = Faults()
 
+    def for_next_answer(self) -> Faults:
+        """Give what goes wrong with an answer that begins."""
+        if self.faults.answers == 0:
+            return HEALTHY
+        if self.faults.answers is not None:
+            self.faults.answers -= 1
+        return self.faults
+
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
@@ -141,9 +160,15 @@ class _Exchange:
     def asked(self) -> None:
         """The client says something: the next bytes from upstream begin a new answer."""
         self.begun = False
+        self.limited: Faults | None = None
         self.in_body = self.proxy.raw
         self.body_bytes = 0
         self.head = b""
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong just now."""
+        return self.proxy.faults if self.limited is None else self.limited
 
     async def run(self) -> None:
         """Pump both ways until one end is done."""
@@ -177,10 +202,14 @@ class _Exchange:
         """The first bytes of an answer are here."""
         self.begun = True
         self.proxy.answers += 1
-        faults = self.proxy.faults
+        faults = self.proxy.for_next_answer()
+        self.limited = None if faults.answers is None and faults is not HEALTHY else faults
         await asyncio.sleep(faults.latency_s)
         if faults.cut_before_head:
             raise self.cut()
+        if faults.instead is not None:
+            await self.send(faults.instead)
+            raise _FinishedError
         if faults.stall_before_head:
             await self.stall()
 
@@ -195,11 +224,16 @@ class _Exchange:
             return [(data, False)]
         self.in_body = True
         cut = end + len(HEAD_END) - before
-        return [(data[:cut], False), (data[cut:], True)]
+        return [(self.told(data[:cut]), False), (data[cut:], True)]
+
+    def told(self, head: bytes) -> bytes:
+        """The head with the Content-Length that is told."""
+        off_by = self.faults.length_off_by
+        return _LENGTH.sub(lambda found: found[1] + b"%d" % (int(found[2]) + off_by), head, count=1)
 
     async def send_body(self, data: bytes) -> None:
         """Pass on a piece of body up to where the next fault is."""
-        faults = self.proxy.faults
+        faults = self.faults
         start, stop = self.body_bytes, self.body_bytes + len(data)
         if faults.corrupt_at is not None and start <= faults.corrupt_at < stop:
             offset = faults.corrupt_at - start
@@ -220,17 +254,17 @@ class _Exchange:
         self.client.write(data)
         self.proxy.bytes_down += len(data)
         await self.client.drain()
-        if self.proxy.faults.bytes_per_s:
-            await asyncio.sleep(len(data) / self.proxy.faults.bytes_per_s)
+        if self.faults.bytes_per_s:
+            await asyncio.sleep(len(data) / self.faults.bytes_per_s)
 
     async def stall(self) -> None:
         """Say nothing until the client goes away or the fault is healed."""
-        while self.proxy.faults.stall_before_head or self.proxy.faults.stall_after is not None:
+        while self.faults.stall_before_head or self.faults.stall_after is not None:
             await asyncio.sleep(0.02)
 
     def cut(self) -> Exception:
         """Break the client's connection; gives the exception that ends the exchange."""
-        if self.proxy.faults.cut_with == "rst":
+        if self.faults.cut_with == "rst":
             return ConnectionResetError("cut")
         return _FinishedError()
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.servers.fault_proxy import FaultProxy
+from tests.servers.fault_proxy import FaultProxy, Faults
 
 BODY = bytes(range(256)) * 400
 
@@ -45,6 +45,27 @@ async def test_passes_bytes_unchanged_on_kept_connections(proxy: FaultProxy) -> 
     async with httpx.AsyncClient(trust_env=False) as client:
         assert [(await client.get(proxy.url())).content for _ in range(3)] == [BODY] * 3
         assert (proxy.connections_total, proxy.connections_open, proxy.answers) == (1, 1, 3)
+
+
+async def test_misbehaves_for_so_many_answers_and_no_more(proxy: FaultProxy) -> None:
+    proxy.faults = Faults(cut_after=50_000, cut_with="fin", answers=2)
+    for _ in range(2):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await fetch(proxy)
+    assert [await fetch(proxy) for _ in range(2)] == [BODY] * 2
+
+
+async def test_sends_something_instead_of_an_answer(proxy: FaultProxy) -> None:
+    proxy.faults = Faults(instead=b"HTTP/1.1 503 Slow Down\r\nContent-Length: 4\r\n\r\nSlow", answers=1)
+    assert await fetch(proxy) == b"Slow"
+    assert await fetch(proxy) == BODY
+
+
+@pytest.mark.parametrize("off_by", [7, -7])
+async def test_tells_a_wrong_length(proxy: FaultProxy, off_by: int) -> None:
+    proxy.faults = Faults(length_off_by=off_by)
+    async with httpx.AsyncClient(trust_env=False) as client, client.stream("GET", proxy.url()) as answer:
+        assert answer.headers["content-length"] == str(len(BODY) + off_by)
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])

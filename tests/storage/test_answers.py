@@ -102,3 +102,18 @@ def test_missing_facts_are_none() -> None:
 )
 def test_a_range_is_written_inclusively(wanted: ByteRange | Suffix, text: bytes) -> None:
     assert range_header(wanted) == text
+
+
+@pytest.mark.parametrize(
+    ("stored", "given"),
+    [
+        ("aws-chunked", None),
+        ("aws-chunked,", None),
+        ("aws-chunked,gzip", "gzip"),
+        ("gzip, AWS-Chunked", "gzip"),
+        ("gzip,br", "gzip,br"),
+    ],
+)
+def test_an_uploads_framing_is_no_coding_of_the_object(stored: str, given: str | None) -> None:
+    meta = object_meta("k", Answer(200, {b"content-encoding": stored.encode()}, b"", 0), 0)
+    assert meta.content_encoding == given

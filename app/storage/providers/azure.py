@@ -29,7 +29,7 @@ from app.errors import (
     UnreachableError,
     UpstreamError,
 )
-from app.storage.answers import entity_tag
+from app.storage.answers import entity_tag, retry_after_s
 from app.storage.base import (
     Answer,
     Capabilities,
@@ -44,7 +44,7 @@ from app.storage.failures import chain, failure_behind, unknown_name
 from app.storage.names import endpoint_origin
 from app.storage.providers.azure_access import Access, ReadSignature, access_to
 from app.storage.providers.azure_presigned import presigned_query
-from app.storage.providers.azure_refusals import Refusal, explain, refusal_of, retry_after_s, speaks_of_time
+from app.storage.providers.azure_refusals import Refusal, explain, refusal_of, speaks_of_time
 from app.storage.sas import REMEDY, read_sas
 from app.storage.sdk import Redirected, SharedSession
 from app.storage.source import AzureSource
@@ -188,7 +188,7 @@ class AzureProvider:
             error.status_code or 0,
             None if code is None else str(getattr(code, "value", code)),
             self._access.auth,
-            retry_after_s(headers.get("Retry-After")),
+            retry_after_s(headers.get("Retry-After")) or 1,
             speaks_of_time(text),
         )
 

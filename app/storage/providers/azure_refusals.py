@@ -20,11 +20,11 @@ from app.errors import (
     ThrottledError,
     UpstreamError,
 )
+from app.storage.answers import retry_after_s
 from app.storage.sas import REMEDY as SAS_REMEDY
 from app.storage.source import AuthType
 
 _CODE = re.compile(rb"<Code>\s*([A-Za-z0-9]{1,64})\s*</Code>")
-_RETRY_AFTER_S = re.compile(r"\d{1,4}")
 
 _SECRET: Mapping[AuthType, str] = {
     "sas_token": "auth/sas_token",
@@ -184,14 +184,9 @@ def refusal_of(status: int, headers: Mapping[bytes, bytes], body: bytes, auth: A
         status,
         code or (found[1].decode() if found else None),
         auth,
-        retry_after_s(retry),
+        retry_after_s(retry) or 1,
         speaks_of_time(body),
     )
-
-
-def retry_after_s(text: str | None) -> int:
-    """Read the seconds of a Retry-After header; dates and nonsense are one second."""
-    return int(text) if text and _RETRY_AFTER_S.fullmatch(text) and int(text) > 0 else 1
 
 
 def speaks_of_time(body: bytes) -> bool:

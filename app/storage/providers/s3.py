@@ -23,6 +23,7 @@ from app.errors import (
     StorageTimeoutError,
     UnreachableError,
 )
+from app.storage.answers import retry_after_s
 from app.storage.base import Answer, Capabilities, ListPage, Method, Origin, Overrides, SignedRequest
 from app.storage.clock import learned_skew
 from app.storage.failures import failure_behind, unknown_name
@@ -33,7 +34,6 @@ from app.storage.providers.s3_refusals import (
     explain,
     refusal_of,
     region_name,
-    retry_after_s,
     wrong_region,
 )
 from app.storage.providers.s3_signature import S3Signer
@@ -170,7 +170,7 @@ class S3Provider:
             None if not code or code.isdecimal() else code,
             region_name(headers.get("x-amz-bucket-region")) or region_name(facts.get("Region")),
             self._region,
-            retry_after_s(headers.get("retry-after")),
+            retry_after_s(headers.get("retry-after")) or 1,
             "kms" in str(facts.get("Message", "")).lower(),
             self._anonymous,
         )

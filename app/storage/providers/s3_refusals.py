@@ -20,11 +20,11 @@ from app.errors import (
     UpstreamError,
     WrongRegionError,
 )
+from app.storage.answers import retry_after_s
 
 _CODE = re.compile(rb"<Code>\s*([A-Za-z0-9_.]{1,64})\s*</Code>")
 _REGION = re.compile(rb"<Region>\s*([a-z0-9-]{1,63})\s*</Region>")
 _REGION_NAME = re.compile(r"[a-z0-9-]{1,63}")
-_RETRY_AFTER_S = re.compile(r"\d{1,4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ def refusal_of(
         code[1].decode() if code else None,
         region_name(hint.decode("latin-1")),
         signed_region,
-        retry_after_s(headers.get(b"retry-after", b"").decode("latin-1")),
+        retry_after_s(headers.get(b"retry-after", b"").decode("latin-1")) or 1,
         b"kms" in body.lower(),
         anonymous,
     )
@@ -222,11 +222,6 @@ def refusal_of(
 def region_name(text: object) -> str | None:
     """Give a region's name if it can be one; hints come from servers that anybody may run."""
     return text if isinstance(text, str) and _REGION_NAME.fullmatch(text) else None
-
-
-def retry_after_s(text: str | None) -> int:
-    """Read the seconds of a Retry-After header; dates and nonsense are one second."""
-    return int(text) if text and _RETRY_AFTER_S.fullmatch(text) and int(text) > 0 else 1
 
 
 def _is_regional(refusal: Refusal) -> bool:

@@ -24,12 +24,13 @@ def unanswered() -> UpstreamError:
         "The bucket's server closed the connection without an answer.",
         at=_AT,
         remedy="Check the endpoint's scheme and port.",
+        passing="no_answer",
     )
 
 
 def cut_off() -> UpstreamError:
     """Say that an answer ended too early, before anything of it was handed on."""
-    return UpstreamError("The bucket's server broke off in the middle of its answer.")
+    return UpstreamError("The bucket's server broke off in the middle of its answer.", passing="cut_off")
 
 
 def silent(seconds: float) -> StorageTimeoutError:
@@ -39,7 +40,7 @@ def silent(seconds: float) -> StorageTimeoutError:
 
 def stalled(seconds: float) -> StorageTimeoutError:
     """Say that an answer stopped coming, before anything of it was handed on."""
-    return StorageTimeoutError(f"The bucket stopped sending for {seconds:g} seconds.")
+    return StorageTimeoutError(f"The bucket stopped sending for {seconds:g} seconds.", passing="stalled")
 
 
 def broken(reason: str) -> BrokenStreamError:
