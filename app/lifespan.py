@@ -1,5 +1,6 @@
 """Opens everything that a process holds, in one stack, and hands it over as one typed value."""
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,7 @@ from app.db.changes import Changes
 from app.db.migrate import require_schema
 from app.db.session import Database
 from app.errors import CommandError
+from app.images.pool import RenderPool
 from app.jobs.runner import JobRunner
 from app.metrics import Metrics
 from app.secrets import Sealer, load_keys
@@ -21,6 +23,7 @@ from app.services.frames import FrameService
 from app.services.jobs import JobService
 from app.services.manifests import ManifestService
 from app.services.objects import ObjectService
+from app.services.renditions import RenditionService
 from app.services.signed_urls import UrlSigner
 from app.services.storages import StorageService
 from app.settings import Settings
@@ -46,6 +49,7 @@ class Services:
     signer: UrlSigner
     storages: StorageService
     objects: ObjectService
+    renditions: RenditionService
     manifests: ManifestService
     frames: FrameService
     jobs: JobService
@@ -97,6 +101,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         signer=UrlSigner(sealer, access),
         storages=StorageService(database, sealer, buckets),
         objects=ObjectService(buckets, cache),
+        renditions=RenditionService(buckets, cache, _render_pool(stack, settings, metrics)),
         manifests=ManifestService(database, buckets, jobs),
         frames=FrameService(database, changes),
         jobs=jobs,
@@ -105,6 +110,13 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     stack.push_async_callback(changes.aclose)
     await changes.start()
     return services
+
+
+def _render_pool(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> RenderPool:
+    processes = settings.rendition_workers or len(os.sched_getaffinity(0))
+    pool = RenderPool(processes, settings.rendition_queue, metrics.rendered)
+    stack.push_async_callback(pool.aclose)
+    return pool
 
 
 def _forgetting(cache: ObjectCache) -> Callable[[str, int], None]:
