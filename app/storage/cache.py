@@ -164,8 +164,13 @@ class ObjectCache:
     def _begin(self, entry_key: _Key, get: Get) -> asyncio.Task[ObjectRead]:
         fetch = asyncio.create_task(self._fetch(entry_key, get))
         self._fetches[entry_key] = fetch
-        fetch.add_done_callback(lambda _: self._fetches.pop(entry_key, None))
+        fetch.add_done_callback(partial(self._end, entry_key))
         return fetch
+
+    def _end(self, entry_key: _Key, fetch: asyncio.Task[ObjectRead]) -> None:
+        self._fetches.pop(entry_key, None)
+        if not fetch.cancelled():
+            fetch.exception()  # looked at, else asyncio complains when everybody who waited has left
 
     async def _fetch(self, entry_key: _Key, get: Get) -> ObjectRead:
         """Get it anew, or learn that the kept one is current; a long object comes as a stream."""

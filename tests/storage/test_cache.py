@@ -1,6 +1,7 @@
 """Hot objects: one fetch for many, bounded memory, revalidation, and never a stale or wrong byte."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -339,6 +340,24 @@ async def test_what_was_made_is_asked_about_after_its_age_and_made_anew_only_if_
     assert (await made(memory, maker, revalidate=True)).body == b"other"
     assert maker.calls == [None, '"s1"', '"s1"', '"s1"']
     assert memory.counts == ["miss", "revalidated", "revalidated", "hit", "miss"]
+
+
+async def test_a_making_that_fails_when_everybody_has_left_is_no_complaint() -> None:
+    memory, maker, complaints = Memory(), Maker(), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    maker.gate = asyncio.Event()
+    reader = asyncio.create_task(made(memory, maker))
+    await asyncio.sleep(0.01)
+    reader.cancel()
+    await asyncio.wait({reader})
+    del reader
+    maker.body = cast("bytes", None)  # has no length
+    maker.gate.set()
+    await asyncio.sleep(0.01)
+    gc.collect()
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert complaints == []
+    assert not memory.cache.holds(PLACE, "a", "1x1")
 
 
 async def test_conditions_and_ranges_hold_for_what_was_just_made_too() -> None:
