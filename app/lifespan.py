@@ -23,6 +23,7 @@ from app.services.frames import FrameService
 from app.services.jobs import JobService
 from app.services.manifests import ManifestService
 from app.services.objects import ObjectService
+from app.services.previews import PreviewService
 from app.services.renditions import RenditionService
 from app.services.signed_urls import UrlSigner
 from app.services.storages import StorageService
@@ -50,6 +51,7 @@ class Services:
     storages: StorageService
     objects: ObjectService
     renditions: RenditionService
+    previews: PreviewService
     manifests: ManifestService
     frames: FrameService
     jobs: JobService
@@ -93,6 +95,9 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     cache = ObjectCache(settings.cache_bytes, settings.cache_max_age_s, metrics.cached)
     changes.subscribe(_forgetting(cache), cache.clear)
     jobs = JobService(database)
+    objects = ObjectService(buckets, cache)
+    renditions = RenditionService(buckets, cache, _render_pool(stack, settings, metrics))
+    manifests, frames = ManifestService(database, buckets, jobs), FrameService(database, changes)
     services = Services(
         settings=settings,
         metrics=metrics,
@@ -100,10 +105,11 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         access=access,
         signer=UrlSigner(sealer, access),
         storages=StorageService(database, sealer, buckets),
-        objects=ObjectService(buckets, cache),
-        renditions=RenditionService(buckets, cache, _render_pool(stack, settings, metrics)),
-        manifests=ManifestService(database, buckets, jobs),
-        frames=FrameService(database, changes),
+        objects=objects,
+        renditions=renditions,
+        previews=PreviewService(manifests, frames, objects, renditions),
+        manifests=manifests,
+        frames=frames,
         jobs=jobs,
         buckets=buckets,
     )

@@ -13,6 +13,27 @@ MOST_SOURCE_BYTES = 64 * 1024 * 1024
 MOST_RENDITION_BYTES = 64 * 1024 * 1024
 """A longer result is not given."""
 
+READABLE_TYPES = frozenset(
+    f"image/{kind}"
+    for kind in (
+        "jpeg",
+        "png",
+        "apng",
+        "webp",
+        "gif",
+        "tiff",
+        "bmp",
+        "avif",
+        "jp2",
+        "vnd.microsoft.icon",
+        "x-portable-anymap",
+        "x-portable-bitmap",
+        "x-portable-graymap",
+        "x-portable-pixmap",
+    )
+)
+"""Media types of what `app.images.render` reads, as `app.storage.media` names them."""
+
 _REVISION = 1
 """Rises with every change of `app.images.render` that gives other bytes for the same picture."""
 _EXTENSIONS: dict[PictureFormat, str] = {"jpeg": "jpg", "webp": "webp"}
