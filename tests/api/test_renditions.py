@@ -195,8 +195,23 @@ async def test_a_signed_url_is_for_what_was_signed_alone(both_ways: Service, s3_
         assert (await nobody.get(url)).content == PICTURE
         for more in ("width=10", "height=10", "format=webp"):
             assert (await nobody.get(f"{url}&{more}")).status_code == 403
-    assert urlsplit(url).path == path
-    assert await counted(both_ways, "framegate_renditions_total") == 0
+        assert urlsplit(url).path == path
+        assert await counted(both_ways, "framegate_renditions_total") == 0
+        wanted = body | {"width": 60, "format": "webp"}
+        small = (await both_ways.admin.post("/v1/signed-urls", json=wanted)).json()["url"]
+        answer = await nobody.get(small)
+        assert (decoded(answer.content).format, decoded(answer.content).size) == ("WEBP", (60, 80))
+        assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+        assert (await nobody.get(small, headers={"If-None-Match": answer.headers["etag"]})).status_code == 304
+        for bent in (
+            small.replace("width=60", "width=61"),
+            small.replace("width=60&", ""),
+            small.replace("webp", "jpeg"),
+            f"{small}&height=9",
+        ):
+            assert (await nobody.get(bent)).status_code == 403, bent
+    odd = await both_ways.admin.post("/v1/signed-urls", json=body | {"width": 5000, "format": "gif"})
+    assert [fault["pointer"] for fault in odd.json()["errors"]] == ["/width", "/format"]
 
 
 async def test_many_readers_at_once_are_one_rendering(both_ways: Service, s3_bucket: S3Bucket) -> None:
