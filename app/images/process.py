@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,14 +33,16 @@ class RenderProcess:
 
     @classmethod
     async def start(cls) -> "RenderProcess":
-        """Start one and wait until it can render; raises RuntimeError, OSError, TimeoutError: faults of ours."""
+        """Start one and wait until it can render; raises RuntimeError, OSError, TimeoutError: faults of ours.
+
+        What keeps it from starting it says on our stderr; later it is silent.
+        """
         environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
         process = await asyncio.create_subprocess_exec(
             # -P -s: nothing is imported from the folder of the moment or a user's own packages.
             *(sys.executable, "-P", "-s", "-B", "-m", "app.images.worker", str(os.getpid())),
             stdin=PIPE,
             stdout=PIPE,
-            stderr=DEVNULL,
             cwd="/",
             env={**environment, "PYTHONPATH": str(_ROOT)},
             start_new_session=True,  # Ctrl-C is for the service alone, which then ends this process

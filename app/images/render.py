@@ -30,6 +30,7 @@ from app.images.rendition import MOST_RENDITION_BYTES, PictureFormat, Rendition
 
 MOST_PIXELS = 100_000_000
 """What a picture may claim in its head before it is decoded."""
+_TOO_MANY_PIXELS = f"Only a picture of at most {MOST_PIXELS // 1_000_000} million pixels is made smaller."
 LARGEST_WEBP_SIDE_PX = 16_383
 """The format's own limit (https://developers.google.com/speed/webp/faq)."""
 
@@ -82,8 +83,10 @@ def render(picture: bytes, wanted: Rendition) -> bytes:
             return _rendered(picture, wanted)
     except (NotAPictureError, PictureTooLargeError):
         raise
-    except (MemoryError, Image.DecompressionBombError) as error:
-        raise PictureTooLargeError(f"{_too_many_pixels()} It wants more memory than that.") from error
+    except Image.DecompressionBombError as error:
+        raise PictureTooLargeError(_TOO_MANY_PIXELS) from error
+    except MemoryError as error:
+        raise PictureTooLargeError("It takes more memory than making one picture smaller may.") from error
     except UnidentifiedImageError as error:
         raise NotAPictureError(
             "The object is no picture of a kind that is read here: JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000."
@@ -95,13 +98,9 @@ def render(picture: bytes, wanted: Rendition) -> bytes:
 def _rendered(picture: bytes, wanted: Rendition) -> bytes:
     with Image.open(BytesIO(picture), formats=FORMATS) as image:
         if image.width * image.height > MOST_PIXELS:
-            raise PictureTooLargeError(_too_many_pixels())
+            raise PictureTooLargeError(_TOO_MANY_PIXELS)
         profile = image.info.get("icc_profile")
         return _encoded(_in_srgb(_shrunk(image, wanted), profile), wanted.format)
-
-
-def _too_many_pixels() -> str:
-    return f"A picture of at most {MOST_PIXELS // 1_000_000} million pixels is made smaller."
 
 
 def _shrunk(image: Image.Image, wanted: Rendition) -> Image.Image:

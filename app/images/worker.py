@@ -29,10 +29,11 @@ Render = Callable[[bytes, Rendition], bytes]
 def main() -> None:
     """Answer requests until there are no more."""
     _confine(int(sys.argv[1]))
-    with os.fdopen(0, "rb") as requests, _private_stdout() as answers:
+    with os.fdopen(0, "rb") as requests, os.fdopen(os.dup(1), "wb") as answers:
         # Within the limits, too: what the decoders' libraries take is part of what the process may have.
         from app.images.render import render  # noqa: PLC0415
 
+        _silence()
         answers.write(READY)
         answers.flush()
         while _answer_one(requests, answers, render):
@@ -57,13 +58,12 @@ def _confine(parent_pid: int) -> None:
         resource.setrlimit(limit, (most, most))
 
 
-def _private_stdout() -> BinaryIO:
-    """Take stdout away from the libraries, which print what they think of a picture."""
-    answers = os.fdopen(os.dup(1), "wb")
+def _silence() -> None:
+    """Take stdout and stderr away from the libraries, which print what they think of a picture."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     os.close(nowhere)
-    return answers
 
 
 def _answer_one(requests: BinaryIO, answers: BinaryIO, render: Render) -> bool:

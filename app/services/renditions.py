@@ -62,7 +62,7 @@ class RenditionService:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen it would take a microsecond longer to make, on every hit
 class _Making:
     """The making of one rendition of one object, for whoever asks."""
 

@@ -253,6 +253,20 @@ async def test_an_unchanged_picture_is_not_made_again(
         assert (await service.admin.get(path)).status_code == 404
 
 
+async def test_the_picture_that_a_rendition_is_made_of_takes_no_memory_from_others(
+    start_service: StartService, s3_bucket: S3Bucket
+) -> None:
+    async with start_service(**ON) as service:
+        path = await attached(service, s3_bucket)
+        await service.admin.get(f"{path}?width=100")
+        hits = 'framegate_object_reads_total{outcome="hit"}'
+        assert (await service.admin.get(path)).content == PICTURE
+        assert await counted(service, hits) == 0
+        # But one that lies there already is not fetched again, only asked about.
+        await service.admin.get(f"{path}?width=101")
+        assert await counted(service, 'framegate_object_reads_total{outcome="revalidated"}') == 1
+
+
 async def test_a_current_copy_is_known_without_decoding_a_picture(
     both_ways: Service, start_service: StartService, s3_bucket: S3Bucket
 ) -> None:

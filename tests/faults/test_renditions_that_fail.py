@@ -7,6 +7,7 @@ import signal
 import pytest
 from PIL import Image
 
+from app.services import renditions
 from tests.api.conftest import s3_body
 from tests.faults.conftest import LONG_BYTES, OpenSite, Serve, eventually
 from tests.faults.process import Serving
@@ -90,6 +91,21 @@ async def test_ctrl_c_reaches_the_service_alone(serve: Serve, s3_bucket: S3Bucke
     async with serve() as process:
         _, renderer = await rendering(process, s3_bucket)
         assert os.getpgid(renderer) != os.getpgid(process.process.pid)
+
+
+async def test_a_bucket_that_drips_does_not_keep_a_turn_for_ever(
+    open_site: OpenSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renditions, "SOURCE_LIMIT_S", 1.0)
+    async with open_site(rendition_workers=1, rendition_queue=0) as site:
+        await site.bucket.put("long.jpg", encoded(Image.effect_noise((1200, 1200), 100)))
+        site.proxy.faults = Faults(bytes_per_s=100_000)
+        dripping = [asyncio.create_task(site.take(f"long.jpg?width={width}")) for width in (1, 2, 3, 4)]
+        await asyncio.wait(dripping)
+        assert {(task.result().status, task.result().slug) for task in dripping} == {(504, "storage-timeout")}
+        site.proxy.heal()
+        assert (await site.take("long.jpg?width=5")).status == 200
+        await eventually(lambda: site.proxy.connections_open <= 2)
 
 
 async def test_a_bucket_that_breaks_off_says_so_and_the_next_try_succeeds(open_site: OpenSite) -> None:

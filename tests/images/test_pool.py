@@ -115,7 +115,7 @@ async def test_a_picture_that_wants_too_much_memory_is_refused(pools: Pools) -> 
     assert await pool.render(vast, SMALL, 1)
     pids = pool.pids
     resource.prlimit(pids[0], resource.RLIMIT_AS, (200 * 1024 * 1024,) * 2)
-    with pytest.raises(PictureTooLargeError, match="memory"):
+    with pytest.raises(PictureTooLargeError, match="more memory"):
         await pool.render(vast, SMALL, 1)
     assert await pool.render(PICTURE, SMALL, 1)
     assert pool.pids == pids
