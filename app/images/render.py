@@ -65,8 +65,11 @@ _TURNS = {
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _DRAFTED = frozenset({"JPEG", "MPO"})
 """An MPO is a JPEG with further pictures behind it."""
-_GAP = 2.0
-"""Shrink cheaply to twice the wanted size, then well: hardly to be told from the slow way."""
+_GAP = 1.9
+"""Shrink cheaply to nearly twice the wanted size, then well: hardly to be told from the slow way.
+
+A little less than two, so that 4,000 pixels come to 256 by way of an eighth.
+"""
 _MOST_PROFILE_BYTES = 1024 * 1024
 _JPEG_QUALITY = 85
 _WEBP_QUALITY, _WEBP_EFFORT = 80, 2
@@ -108,12 +111,26 @@ def _shrunk(image: Image.Image, wanted: Rendition) -> Image.Image:
     if image.format not in _DRAFTED:
         image.load()  # some formats are turned upright by their decoders; only then it is known
     orientation = _orientation(image)
-    box = (wanted.width_px, wanted.height_px)
-    width, height = reversed(box) if orientation in _SIDEWAYS else box
-    image = _resizable(image)
-    image.thumbnail((width or image.width, height or image.height), reducing_gap=_GAP)
+    sides = (wanted.width_px, wanted.height_px)
+    image = _resized(image, *(reversed(sides) if orientation in _SIDEWAYS else sides))
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
+
+
+def _resized(image: Image.Image, width: int | None, height: int | None) -> Image.Image:
+    """Give the picture within a box of pixels as it lies there, not yet turned.
+
+    As `Image.thumbnail` does it, but that asks a JPEG's decoder for a fraction by the box, not by the picture's
+    own shape in it, and so mostly for four times the pixels.
+    """
+    scale = min(1, (width or image.width) / image.width, (height or image.height) / image.height)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    drafted = image.draft(None, (int(size[0] * _GAP), int(size[1] * _GAP))) if scale < 1 else None
+    image = _resizable(image)
+    if image.size == size:
+        return image
+    box = None if drafted is None else drafted[1]
+    return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=_GAP)
 
 
 def _orientation(image: Image.Image) -> int:

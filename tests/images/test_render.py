@@ -103,8 +103,8 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(monkeypatch: pytest.M
         return inner(*arguments)
 
     monkeypatch.setattr(Image.core, "jpeg_decoder", jpeg_decoder)
-    small = decoded(render(encoded(corners(1600, 1200)), Rendition(50, 50)))
-    assert small.size == (50, 38)
+    small = decoded(render(encoded(corners(1600, 1200)), Rendition(100, 100)))
+    assert small.size == (100, 75)
     assert drafts[0][3] == 8
 
 
