@@ -285,6 +285,18 @@ def _keys(service: Service) -> Any:
     return service.settings.secret_keys
 
 
+async def test_a_bucket_that_is_gone_is_told_from_an_object_that_is(
+    both_ways: Service, s3_bucket: S3Bucket
+) -> None:
+    path = f"{await attached(both_ways, s3_bucket)}?width=100"
+    etag = (await both_ways.admin.get(path)).headers["etag"]
+    await s3_bucket.delete("cats/tom.png")
+    await s3_bucket.client.delete_bucket(Bucket=s3_bucket.name)
+    for headers in ({}, {"If-None-Match": etag}):
+        answer = await both_ways.admin.get(path, headers=headers)
+        assert (answer.status_code, answer.json()["type"]) == (502, "/problems/storage-not-found")
+
+
 async def test_a_storage_that_changes_or_goes_takes_its_renditions_along(
     start_service: StartService, s3_bucket: S3Bucket
 ) -> None:
