@@ -1,5 +1,6 @@
 """Opens everything that a process holds, in one stack, and hands it over as one typed value."""
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,7 @@ from app.db.changes import Changes
 from app.db.migrate import require_schema
 from app.db.session import Database
 from app.errors import CommandError
+from app.images.pool import RenderPool
 from app.jobs.runner import JobRunner
 from app.metrics import Metrics
 from app.secrets import Sealer, load_keys
@@ -21,6 +23,8 @@ from app.services.frames import FrameService
 from app.services.jobs import JobService
 from app.services.manifests import ManifestService
 from app.services.objects import ObjectService
+from app.services.previews import PreviewService
+from app.services.renditions import RenditionService
 from app.services.signed_urls import UrlSigner
 from app.services.storages import StorageService
 from app.settings import Settings
@@ -47,6 +51,8 @@ class Services:
     signer: UrlSigner
     storages: StorageService
     objects: ObjectService
+    renditions: RenditionService
+    previews: PreviewService
     manifests: ManifestService
     frames: FrameService
     jobs: JobService
@@ -90,6 +96,9 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     cache = ObjectCache(settings.cache_bytes, settings.cache_max_age_s, metrics.cached)
     changes.subscribe(_forgetting(cache), cache.clear)
     jobs = JobService(database)
+    objects = ObjectService(buckets, cache)
+    renditions = RenditionService(buckets, cache, _render_pool(stack, settings, metrics))
+    manifests, frames = ManifestService(database, buckets, jobs), FrameService(database, changes)
     services = Services(
         settings=settings,
         metrics=metrics,
@@ -97,15 +106,24 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         access=access,
         signer=UrlSigner(sealer, access),
         storages=StorageService(database, sealer, buckets),
-        objects=ObjectService(buckets, cache),
-        manifests=ManifestService(database, buckets, jobs),
-        frames=FrameService(database, changes),
+        objects=objects,
+        renditions=renditions,
+        previews=PreviewService(manifests, frames, objects, renditions),
+        manifests=manifests,
+        frames=frames,
         jobs=jobs,
         buckets=buckets,
     )
     stack.push_async_callback(changes.aclose)
     await changes.start()
     return services
+
+
+def _render_pool(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> RenderPool:
+    processes = settings.rendition_workers or len(os.sched_getaffinity(0))
+    pool = RenderPool(processes, settings.rendition_queue, metrics.rendered)
+    stack.push_async_callback(pool.aclose)
+    return pool
 
 
 def _forgetting(cache: ObjectCache) -> Callable[[str, int], None]:

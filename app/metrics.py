@@ -62,6 +62,8 @@ class Metrics:
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
     _retried: dict[str, Counter] = field(init=False)
     _resumed: dict[str, Counter] = field(init=False)
+    _rendered: dict[str, Counter] = field(init=False)
+    _rendition_seconds: Histogram = field(init=False)
 
     def __post_init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use
@@ -94,6 +96,21 @@ class Metrics:
             "framegate_object_reads",
             "Reads of objects: from memory (hit), fetched (miss), found current (revalidated), passed on.",
             ("outcome",),
+            registry=registry,
+        )
+        renditions = Counter(
+            "framegate_renditions",
+            "Smaller pictures: made, refused (no picture, too large), turned away (busy); processes killed.",
+            ("outcome",),
+            registry=registry,
+        )
+        self._rendered = {
+            outcome: renditions.labels(outcome) for outcome in ("made", "refused", "busy", "killed")
+        }
+        self._rendition_seconds = Histogram(
+            "framegate_rendition_seconds",
+            "How long a process took for one smaller picture.",
+            buckets=_BUCKETS_S,
             registry=registry,
         )
         outcomes = ("hit", "miss", "revalidated", "passed")
@@ -131,6 +148,12 @@ class Metrics:
     def resumed(self, outcome: str) -> None:
         """Count how a body that broke off went on."""
         self._resumed[outcome].inc()
+
+    def rendered(self, outcome: str, seconds: float) -> None:
+        """Count what came of a rendition, and the time that a process took for it, if any."""
+        self._rendered[outcome].inc()
+        if seconds:
+            self._rendition_seconds.observe(seconds)
 
     def answered(self, route: str, method: str, status: int, sent_bytes: int, seconds: float) -> None:
         """Count the end of a request that `entered`."""

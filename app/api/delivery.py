@@ -11,8 +11,10 @@ from starlette.types import Scope
 
 from app.api import conditional
 from app.api.redirects import redirection_reply
+from app.api.renditions import RENDITION_PARAMETERS, rendition_of
 from app.api.replies import Headers, Reply
 from app.errors import Fault, InvalidInputError, MalformedRequestError, SignedUrlError, UnauthenticatedError
+from app.images.rendition import Rendition
 from app.lifespan import Services
 from app.services.access import Principal
 from app.services.signed_urls import Signature, object_path
@@ -91,7 +93,8 @@ def raw_key_of(scope: Scope) -> bytes:
 async def object_reply(services: Services, request: ByteRequest, storage_id: int, raw_key: bytes) -> Reply:
     """Answer a GET or HEAD of an object; `raw_key` is percent-encoded, as it came.
 
-    Raises every error of `ObjectService.deliver`, `UnauthenticatedError`, `SignedUrlError`, `MalformedRequestError`.
+    Raises every error of `ObjectService.deliver` and `RenditionService.read`, `UnauthenticatedError`,
+    `SignedUrlError`, `MalformedRequestError`.
     """
     key = _decoded(raw_key)
     principal = await _principal(services, request, object_path(storage_id, key))
@@ -102,13 +105,25 @@ def object_reply_at_hand(
     services: Services, request: ByteRequest, storage_id: int, raw_key: bytes
 ) -> Reply | None:
     """Answer as `object_reply` does from memory alone; None where anything must be waited for."""
-    if request.raw_query or request.asks_anew:
+    wanted = _rendition_alone(request.raw_query) if request.raw_query else None
+    if request.asks_anew or (request.raw_query and wanted is None):
         return None
     principal = request.principal = services.access.at_hand(bearer(request.headers))
     if principal is None:
         return None
-    read = services.objects.at_hand(principal, storage_id, _decoded(raw_key), request.method, request.options)
+    key, method, options = _decoded(raw_key), request.method, request.options
+    if wanted is None:
+        read = services.objects.at_hand(principal, storage_id, key, method, options)
+    else:
+        read = services.renditions.at_hand(principal, storage_id, key, wanted, method, options)
     return None if read is None else shaped(read, download=False, signed=False)
+
+
+@lru_cache(1024)
+def _rendition_alone(query: bytes) -> Rendition | None:
+    """Give the rendition that a query asks for and nothing else; None for any other query."""
+    parameters = _parameters(query)
+    return rendition_of(parameters) if parameters.keys() <= RENDITION_PARAMETERS else None
 
 
 async def image_reply(services: Services, request: ByteRequest, manifest_id: int, number: int) -> Reply:
@@ -123,6 +138,12 @@ async def _reply(
     services: Services, principal: Principal, request: ByteRequest, storage_id: int, key: str
 ) -> Reply:
     download = bool(request.raw_query) and _flag(request.query, "download")
+    wanted = rendition_of(request.query) if request.raw_query else None
+    if wanted is not None:
+        made = await services.renditions.read(
+            principal, storage_id, key, wanted, request.method, request.options, revalidate=request.asks_anew
+        )
+        return shaped(made, download=download, signed=request.signed)
     read = await services.objects.deliver(
         principal,
         storage_id,
