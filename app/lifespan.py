@@ -17,10 +17,12 @@ from app.metrics import Metrics
 from app.secrets import Sealer, load_keys
 from app.services.access import AccessService
 from app.services.buckets import Buckets, OpenBucket
+from app.services.chunks import ChunkService
 from app.services.frames import FrameService
 from app.services.jobs import JobService
 from app.services.manifests import ManifestService
 from app.services.objects import ObjectService
+from app.services.room import Room
 from app.services.signed_urls import UrlSigner
 from app.services.storages import StorageService
 from app.settings import Settings
@@ -48,6 +50,7 @@ class Services:
     objects: ObjectService
     manifests: ManifestService
     frames: FrameService
+    chunks: ChunkService
     jobs: JobService
     buckets: Buckets
 
@@ -89,6 +92,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     cache = ObjectCache(settings.cache_bytes, settings.cache_max_age_s, metrics.cached)
     changes.subscribe(_forgetting(cache), cache.clear)
     jobs = JobService(database)
+    objects, frames = ObjectService(buckets, cache), FrameService(database, changes)
     services = Services(
         settings=settings,
         metrics=metrics,
@@ -96,9 +100,10 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         access=access,
         signer=UrlSigner(sealer, access),
         storages=StorageService(database, sealer, buckets),
-        objects=ObjectService(buckets, cache),
+        objects=objects,
         manifests=ManifestService(database, buckets, jobs),
-        frames=FrameService(database, changes),
+        frames=frames,
+        chunks=ChunkService(frames, objects, Room(settings.chunk_bytes)),
         jobs=jobs,
         buckets=buckets,
     )

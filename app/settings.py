@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     cors_origins: CommaList = ()
     cache_bytes: int = Field(default=256 * MIB, ge=0)
     cache_max_age_s: float = Field(default=30, ge=0, le=86_400)
+    chunk_bytes: int = Field(default=256 * MIB, ge=16 * MIB)
     upstream_concurrency: int = Field(default=64, ge=1, le=10_000)
     upstream_queue: int = Field(default=1024, ge=0, le=1_000_000)
     connect_timeout_s: float = Field(default=5, gt=0, le=600)

@@ -14,7 +14,13 @@ PATIENCE_S = 600
 """Far beyond what it takes, for machines that do much else."""
 
 # What the service counts by the name of the function that answered; byte requests by that of their lane.
-BYTE_ROUTES = {"get_object": "object", "get_image": "image", "head_object": "object", "head_image": "image"}
+BYTE_ROUTES = {
+    "get_object": "object",
+    "get_image": "image",
+    "head_object": "object",
+    "head_image": "image",
+    "head_chunk": "get_chunk",
+}
 
 
 async def fire(service: Service, places: Path) -> tuple[int, str]:
