@@ -48,7 +48,7 @@ class FetchedFrame:
 
 @dataclass(slots=True)
 class _Fetch:
-    """One frame under way. `needs_bytes` is set when its size is known and there was no room for it."""
+    """One frame under way. `needs_bytes` says what to take for it when it is fetched anew."""
 
     place: int
     key: str | None
@@ -57,7 +57,7 @@ class _Fetch:
 
 
 _Outcome = Content | FramegateError | None
-"""None: it was let go of for want of room."""
+"""None: it is to be fetched anew in its turn, for want of room or of a place at the bucket."""
 
 
 def concerns_bucket(error: FramegateError) -> bool:
@@ -73,7 +73,7 @@ class FetchAhead:
     A frame that cannot be had is given as its error, and the others go on; after `AHEAD` failures of the
     bucket in a row no further frame is asked for. A frame's memory is given back when the next one is asked
     for. One that finds no room is let go of before its bytes and fetched anew in its turn, so that no place
-    at a bucket is held while a slow client takes his time.
+    at a bucket is held while a slow client takes his time; and so is one that was too much for the bucket.
     """
 
     def __init__(self, read: Read, room: Room, user_id: int, start: int, keys: Sequence[str | None]) -> None:
@@ -150,7 +150,7 @@ class FetchAhead:
         return FetchedFrame(self._start + place, key, _set_aside() if key is None else self._given_up)
 
     async def _again(self, fetch: _Fetch) -> _Outcome:
-        """Fetch the first frame of the window anew, now that its size is known."""
+        """Fetch the first frame of the window anew, now that it is the next one and its size is known."""
         if not self._room.take(self._user_id, fetch.needs_bytes, urgent=True):
             self._next = fetch.place + 1
             await self._drop(1)
@@ -169,7 +169,13 @@ class FetchAhead:
             return await self._whole(fetch, await self._read(fetch.key))
         except FramegateError as error:
             self._settle(fetch, 0)
+            if isinstance(error, ThrottledError) and not self._is_next(fetch):
+                fetch.needs_bytes = self._expected_bytes
+                return None
             return error
+
+    def _is_next(self, fetch: _Fetch) -> bool:
+        return fetch is self._window[0][0]
 
     async def _whole(self, fetch: _Fetch, read: ObjectRead) -> Content | None:
         body = read.body
@@ -188,7 +194,7 @@ class FetchAhead:
             raise ObjectTooLargeError(meta.key, meta.size_bytes, self._most_bytes)
         self._expected_bytes = self._expected(meta.size_bytes)
         more_bytes = meta.size_bytes - fetch.held_bytes
-        urgent = fetch is self._window[0][0]
+        urgent = self._is_next(fetch)
         if more_bytes > 0 and not self._room.take(self._user_id, more_bytes, urgent=urgent):
             fetch.needs_bytes = meta.size_bytes
             self._settle(fetch, 0)

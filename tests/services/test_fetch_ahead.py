@@ -237,6 +237,29 @@ async def test_a_bucket_that_fails_now_and_then_is_asked_for_every_frame() -> No
     assert len(bucket.asked) == len(taken) == 60
 
 
+async def test_a_frame_that_was_too_much_for_the_bucket_is_fetched_in_its_turn() -> None:
+    bucket, room = Bucket(), Room(ROOMY)
+    keys = keys_of(*[10] * 30)
+    most, under_way = 1, 0
+
+    async def read(key: str) -> ObjectRead:
+        nonlocal under_way
+        if under_way >= most:
+            raise ThrottledError("full")
+        under_way += 1
+        try:
+            return await bucket.read(key)
+        finally:
+            under_way -= 1
+
+    frames = FetchAhead(read, room, ANN, 0, keys)
+    assert [size_of(frame) async for frame in frames] == [10] * 30
+    most = 0
+    refused = [frame async for frame in FetchAhead(read, room, ANN, 0, keys)]
+    assert {type(frame.content) for frame in refused} == {ThrottledError}
+    assert room.held_bytes == 0
+
+
 async def test_without_any_room_frames_are_given_as_throttled_and_the_bucket_is_not_asked() -> None:
     bucket, room = Bucket(), Room(64 * MIB, wait_s=0.01)
     await room.wait(ANN, 14 * MIB)
@@ -259,6 +282,17 @@ async def test_closing_stops_what_is_under_way(taken: int) -> None:
     assert (bucket.open, room.held_bytes, len(asyncio.all_tasks())) == (0, 0, tasks)
     with pytest.raises(StopAsyncIteration):
         await anext(frames)
+
+
+async def test_closing_does_not_wait_for_a_silent_bucket() -> None:
+    bucket, room = Bucket(), Room(ROOMY)
+    keys = keys_of(10, 10, 10)
+    bucket.hold = {keys[1]: asyncio.Event(), keys[2]: asyncio.Event()}
+    frames = ahead(bucket, keys, room)
+    await anext(frames)
+    async with asyncio.timeout(10):
+        await frames.aclose()
+    assert room.held_bytes == 0
 
 
 @pytest.mark.parametrize("steps", range(1, 40, 3))
