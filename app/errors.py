@@ -142,6 +142,22 @@ class NoImageError(FramegateError):
     """This frame has no image of its own (a video's key frame)."""
 
 
+class NotAPictureError(FramegateError):
+    """The object is no picture that can be decoded: another kind of file, truncated, or damaged."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class PictureTooLargeError(FramegateError):
+    """A picture of more bytes, pixels, memory or time than decoding one may take."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
 class PreconditionFailedError(FramegateError):
     """An `If-Match` or `If-Unmodified-Since` did not hold (RFC 9110 section 13.1)."""
 
@@ -285,6 +301,14 @@ class BrokenStreamError(StorageError):
 
 
 # --- the service itself ----------------------------------------------------------------------------
+
+
+class RenditionsBusyError(FramegateError):
+    """So many renditions wait to be made that no further one may."""
+
+    def __init__(self, *, retry_after_s: int = 2) -> None:
+        super().__init__("Too many smaller pictures wait to be made already.")
+        self.retry_after_s = retry_after_s
 
 
 class DatabaseUnavailableError(FramegateError):

@@ -1,5 +1,6 @@
 """Opens everything that a process holds, in one stack, and hands it over as one typed value."""
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,7 @@ from app.db.changes import Changes
 from app.db.migrate import require_schema
 from app.db.session import Database
 from app.errors import CommandError
+from app.images.pool import RenderPool
 from app.jobs.runner import JobRunner
 from app.metrics import Metrics
 from app.secrets import Sealer, load_keys
@@ -22,6 +24,8 @@ from app.services.frames import FrameService
 from app.services.jobs import JobService
 from app.services.manifests import ManifestService
 from app.services.objects import ObjectService
+from app.services.previews import PreviewService
+from app.services.renditions import RenditionService
 from app.services.room import Room
 from app.services.signed_urls import UrlSigner
 from app.services.storages import StorageService
@@ -48,6 +52,8 @@ class Services:
     signer: UrlSigner
     storages: StorageService
     objects: ObjectService
+    renditions: RenditionService
+    previews: PreviewService
     manifests: ManifestService
     frames: FrameService
     chunks: ChunkService
@@ -92,7 +98,9 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     cache = ObjectCache(settings.cache_bytes, settings.cache_max_age_s, metrics.cached)
     changes.subscribe(_forgetting(cache), cache.clear)
     jobs = JobService(database)
-    objects, frames = ObjectService(buckets, cache), FrameService(database, changes)
+    objects = ObjectService(buckets, cache)
+    renditions = RenditionService(buckets, cache, _render_pool(stack, settings, metrics))
+    manifests, frames = ManifestService(database, buckets, jobs), FrameService(database, changes)
     services = Services(
         settings=settings,
         metrics=metrics,
@@ -101,7 +109,9 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         signer=UrlSigner(sealer, access),
         storages=StorageService(database, sealer, buckets),
         objects=objects,
-        manifests=ManifestService(database, buckets, jobs),
+        renditions=renditions,
+        previews=PreviewService(manifests, frames, objects, renditions),
+        manifests=manifests,
         frames=frames,
         chunks=ChunkService(frames, objects, Room(settings.chunk_bytes)),
         jobs=jobs,
@@ -110,6 +120,13 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     stack.push_async_callback(changes.aclose)
     await changes.start()
     return services
+
+
+def _render_pool(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> RenderPool:
+    processes = settings.rendition_workers or len(os.sched_getaffinity(0))
+    pool = RenderPool(processes, settings.rendition_queue, metrics.rendered)
+    stack.push_async_callback(pool.aclose)
+    return pool
 
 
 def _forgetting(cache: ObjectCache) -> Callable[[str, int], None]:

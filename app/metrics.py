@@ -35,6 +35,8 @@ class Metrics:
     running: Gauge = field(init=False)
     refusals: Counter = field(init=False)
     _cached: dict[str, Counter] = field(init=False)
+    _rendered: dict[str, Counter] = field(init=False)
+    _rendition_seconds: Histogram = field(init=False)
     _bound: dict[tuple[str, str, int], _Bound] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,12 +72,33 @@ class Metrics:
             ("outcome",),
             registry=registry,
         )
+        renditions = Counter(
+            "framegate_renditions",
+            "Smaller pictures: made, refused (no picture, too large), turned away (busy); processes killed.",
+            ("outcome",),
+            registry=registry,
+        )
+        self._rendered = {
+            outcome: renditions.labels(outcome) for outcome in ("made", "refused", "busy", "killed")
+        }
+        self._rendition_seconds = Histogram(
+            "framegate_rendition_seconds",
+            "How long a process took for one smaller picture.",
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
         outcomes = ("hit", "miss", "revalidated", "passed")
         self._cached = {outcome: reads.labels(outcome) for outcome in outcomes}
 
     def cached(self, outcome: str) -> None:
         """Count what the memory of hot objects was good for."""
         self._cached[outcome].inc()
+
+    def rendered(self, outcome: str, seconds: float) -> None:
+        """Count what came of a rendition, and the time that a process took for it, if any."""
+        self._rendered[outcome].inc()
+        if seconds:
+            self._rendition_seconds.observe(seconds)
 
     def answered(self, route: str, method: str, status: int, sent_bytes: int, seconds: float) -> None:
         """Count one answered request."""

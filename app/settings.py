@@ -43,6 +43,7 @@ _EXAMPLES = {
     "allowed_hosts": "frames.example.org,localhost",
     "trusted_proxies": "10.0.0.5,192.168.0.0/24",
     "cors_origins": "https://annotate.example.org",
+    "rendition_workers": "2",
     "log_level": "info",
     "log_format": "json",
     "inline_jobs": "true",
@@ -68,6 +69,8 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(default=256 * MIB, ge=0)
     cache_max_age_s: float = Field(default=30, ge=0, le=86_400)
     chunk_bytes: int = Field(default=256 * MIB, ge=16 * MIB)
+    rendition_workers: int | None = Field(default=None, ge=1, le=256)
+    rendition_queue: int = Field(default=256, ge=0, le=100_000)
     upstream_concurrency: int = Field(default=64, ge=1, le=10_000)
     upstream_queue: int = Field(default=1024, ge=0, le=1_000_000)
     connect_timeout_s: float = Field(default=5, gt=0, le=600)

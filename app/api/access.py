@@ -96,10 +96,13 @@ async def create_signed_url(
     request: Request,
     response: Response,
 ) -> SignedUrlAnswer:
-    """Make a URL that reads one object without a token, such as in an `<img>`; GET and HEAD only."""
+    """Make a URL that reads one object without a token, such as in an `<img>`; GET and HEAD only.
+
+    With `width`, `height` or `format` it reads that smaller picture, and nothing else.
+    """
     storage_id, key = await _place(services, caller, body)
     expires_at = datetime.now(UTC) + timedelta(seconds=body.expires_in_s)
-    link, signed = services.signer.sign_object(caller, storage_id, key, expires_at)
+    link, signed = services.signer.sign_object(caller, storage_id, key, expires_at, body.rendition())
     response.headers["Cache-Control"] = "no-store"
     return SignedUrlAnswer(url=absolute(request, link), expires_at=expiry(signed))
 

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 from starlette.types import Scope
 
 from app.api import conditional
+from app.api.renditions import rendition_of
 from app.api.replies import Headers, Reply
 from app.errors import Fault, InvalidInputError, MalformedRequestError, SignedUrlError, UnauthenticatedError
 from app.lifespan import Services
@@ -78,7 +79,8 @@ def raw_key_of(scope: Scope) -> bytes:
 async def object_reply(services: Services, request: ByteRequest, storage_id: int, raw_key: bytes) -> Reply:
     """Answer a GET or HEAD of an object; `raw_key` is percent-encoded, as it came.
 
-    Raises every error of `ObjectService.read`, `UnauthenticatedError`, `SignedUrlError`, `MalformedRequestError`.
+    Raises every error of `ObjectService.read` and `RenditionService.read`, `UnauthenticatedError`,
+    `SignedUrlError`, `MalformedRequestError`.
     """
     key = _decoded(raw_key)
     principal = await _principal(services, request, object_path(storage_id, key))
@@ -98,9 +100,16 @@ async def _reply(
 ) -> Reply:
     download = _flag(request.query, "download")
     options = conditional.parse(request.headers, request.method)
-    read = await services.objects.read(
-        principal, storage_id, key, request.method, options, revalidate=request.asks_anew
-    )
+    wanted = rendition_of(request.query) if request.query else None
+    anew = request.asks_anew
+    if wanted is None:
+        read = await services.objects.read(
+            principal, storage_id, key, request.method, options, revalidate=anew
+        )
+    else:
+        read = await services.renditions.read(
+            principal, storage_id, key, wanted, request.method, options, revalidate=anew
+        )
     return shaped(read, download=download, signed=request.signed)
 
 

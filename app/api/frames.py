@@ -97,5 +97,8 @@ _IMAGE: dict[str, Any] = {
 async def get_image(
     manifest_id: ManifestId, number: Number, services: OpenServices, request: Request
 ) -> Response:
-    """Stream a frame's picture, with ranges and conditions as for objects; HEAD only describes it."""
+    """Stream a frame's picture, with ranges and conditions as for objects; HEAD only describes it.
+
+    `width`, `height` and `format` ask for a smaller picture instead: never enlarged, upright, in sRGB.
+    """
     return Sent(await image_reply(services, request_of(request.scope), manifest_id, number))

@@ -7,6 +7,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from app.api.delivery import object_reply, raw_key_of, request_of
 from app.api.deps import Caller, Cursor, KeyPrefix, Limit, OpenServices, StorageId
+from app.api.renditions import PARAMETERS as RENDITIONS
 from app.api.replies import Sent
 from app.api.schemas.fields import Page
 from app.api.schemas.objects import ObjectAnswer
@@ -55,6 +56,7 @@ CONDITIONS: dict[str, Any] = {
             ("download", "boolean", "As an attachment, with the key's last part as file name."),
         )
     ]
+    + RENDITIONS
 }
 SIGNED: list[dict[str, Any]] = [
     {
@@ -101,6 +103,8 @@ _OBJECT: dict[str, Any] = {
 @router.get("/objects/{key:key}", summary="Read an object", **_OBJECT)
 async def get_object(storage_id: StorageId, key: Key, services: OpenServices, request: Request) -> Response:
     """Stream an object's bytes, with ranges and conditions as HTTP has them (RFC 9110); HEAD only describes it.
+
+    `width`, `height` and `format` ask for a smaller picture instead: never enlarged, upright, in sRGB.
 
     The key is the rest of the path, percent-decoded once. A signed URL carries its permission in its query and
     needs no token.

@@ -42,13 +42,22 @@ class UrlSigner:
         return Signature(expires, principal.token_id, _mac(self._keys[0], text))
 
     def sign_object(
-        self, principal: Principal, storage_id: int, key: str, expires_at: datetime
+        self,
+        principal: Principal,
+        storage_id: int,
+        key: str,
+        expires_at: datetime,
+        parameters: Mapping[str, str] | None = None,
     ) -> tuple[str, Signature]:
-        """Give path and query of a signed read of one object, percent-encoded, and the signature in them."""
+        """Give path and query of a signed read of one object, percent-encoded, and the signature in them.
+
+        `parameters` say which rendition of it is to be read; the signature is for that one alone.
+        """
         path = object_path(storage_id, key)
-        signed = self.sign(principal, path, {}, expires_at)
+        wanted = parameters or {}
+        signed = self.sign(principal, path, wanted, expires_at)
         query = {"expires": signed.expires, "token_id": signed.token_id, "signature": signed.signature}
-        return f"{quote(path)}?{urlencode(query)}", signed
+        return f"{quote(path)}?{urlencode({**wanted, **query})}", signed
 
     async def verify(self, path: str, parameters: Mapping[str, str], given: Signature) -> Principal:
         """Give the principal whose token signed it.

@@ -2,12 +2,15 @@
 
 Only whole objects of a few MiB are kept, and only those that a plain GET asked for: a range or a condition on
 an object that is not here goes to the bucket as it is. Nothing stale is served in place of an error.
+
+What is made of an object (a smaller picture) is kept beside it, in the same memory and by the same rules.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from cachetools import LRUCache
@@ -40,7 +43,11 @@ class _Entry:
     checked_at: float
 
 
-_Key = tuple[int, int, str]
+_Key = tuple[int, int, str, str]
+"""Storage, version, key, and the name of what was made of that object; "" is the object itself."""
+
+Get = Callable[[ObjectRead | None], Awaitable[ObjectRead]]
+"""Gets something anew. It is given what is kept of it, and answers `not_modified` when that is current."""
 
 
 class ObjectCache:
@@ -75,21 +82,53 @@ class ObjectCache:
         options: ReadOptions = PLAIN_READ,
         *,
         revalidate: bool = False,
+        keep: bool = True,
     ) -> ObjectRead:
         """Answer a GET or HEAD from memory, or from the bucket; raises what `Bucket.open` raises.
 
-        `revalidate` asks the bucket even if the kept object is fresh. The caller closes a body that is a
-        stream.
+        `revalidate` asks the bucket even if the kept object is fresh. Without `keep` an object that is not
+        here is not kept either. The caller closes a body that is a stream.
         """
-        entry_key = (place.storage_id, place.version, key)
+        entry_key = (place.storage_id, place.version, key, "")
         entry = self._entries.get(entry_key)
         if entry is not None and not revalidate and self._clock() - entry.checked_at < self._max_age_s:
             self._count("hit")
             return from_memory(entry.whole, entry.body, method, options)
-        if entry is None and (method == "HEAD" or options != PLAIN_READ or self._most_object_bytes <= 0):
+        plain = method == "GET" and options == PLAIN_READ
+        if entry is None and not (keep and plain and self._most_object_bytes > 0):
             self._count("passed")
             return await _direct(bucket, key, method, options)
         return await self._fetched(bucket, entry_key, method, options)
+
+    async def read_made(
+        self,
+        place: Place,
+        key: str,
+        name: str,
+        make: Get,
+        method: Method,
+        options: ReadOptions = PLAIN_READ,
+        *,
+        revalidate: bool = False,
+    ) -> ObjectRead:
+        """Answer a GET or HEAD of what `make` makes of an object; `name` (not empty) tells it from others.
+
+        One making serves all who wait, even where nothing is kept; it goes on when they leave. Its body is
+        whole. Raises what `make` raises, and what conditions and ranges come to.
+        """
+        entry_key = (place.storage_id, place.version, key, name)
+        entry = self._entries.get(entry_key)
+        if entry is not None and not revalidate and self._clock() - entry.checked_at < self._max_age_s:
+            self._count("hit")
+            return from_memory(entry.whole, entry.body, method, options)
+        making = self._fetches.get(entry_key) or self._begin(entry_key, make)
+        made = await asyncio.shield(making)
+        assert isinstance(made.body, bytes)  # noqa: S101 - what is made is made as a whole
+        return from_memory(made, made.body, method, options)
+
+    def holds(self, place: Place, key: str, name: str) -> bool:
+        """Tell whether something made of an object is here, fresh or not."""
+        return (place.storage_id, place.version, key, name) in self._entries
 
     def forget(self, storage_id: int) -> None:
         """Drop every object of a storage that was changed or removed."""
@@ -105,7 +144,7 @@ class ObjectCache:
     ) -> ObjectRead:
         fetch = self._fetches.get(entry_key)
         leads = fetch is None
-        fetch = fetch or self._begin(bucket, entry_key)
+        fetch = fetch or self._begin(entry_key, partial(_get_object, bucket, entry_key[2]))
         # A waiter that goes away must not take the fetch from the others.
         try:
             read = await asyncio.shield(fetch)
@@ -122,24 +161,25 @@ class ObjectCache:
             await close_body(read.body)
         return await _direct(bucket, entry_key[2], method, options)
 
-    def _begin(self, bucket: Bucket, entry_key: _Key) -> asyncio.Task[ObjectRead]:
-        fetch = asyncio.create_task(self._fetch(bucket, entry_key))
+    def _begin(self, entry_key: _Key, get: Get) -> asyncio.Task[ObjectRead]:
+        fetch = asyncio.create_task(self._fetch(entry_key, get))
         self._fetches[entry_key] = fetch
-        fetch.add_done_callback(lambda _: self._fetches.pop(entry_key, None))
+        fetch.add_done_callback(partial(self._end, entry_key))
         return fetch
 
-    async def _fetch(self, bucket: Bucket, entry_key: _Key) -> ObjectRead:
-        """Get the object anew, or learn that the kept one is current; a long one comes as a stream."""
+    def _end(self, entry_key: _Key, fetch: asyncio.Task[ObjectRead]) -> None:
+        self._fetches.pop(entry_key, None)
+        if not fetch.cancelled():
+            fetch.exception()  # looked at, else asyncio complains when everybody who waited has left
+
+    async def _fetch(self, entry_key: _Key, get: Get) -> ObjectRead:
+        """Get it anew, or learn that the kept one is current; a long object comes as a stream."""
         entry = self._entries.get(entry_key)
-        tag = None if entry is None else entry.whole.meta.etag
-        if entry is not None and tag is not None and is_strong(tag):
-            read = await bucket.open(entry_key[2], ReadOptions(if_none_match=(tag,)))
-            if read.not_modified:
-                self._count("revalidated")
-                entry.checked_at = self._clock()
-                return entry.whole
-        else:
-            read = await bucket.open(entry_key[2])
+        read = await get(None if entry is None else entry.whole)
+        if entry is not None and read.not_modified:
+            self._count("revalidated")
+            entry.checked_at = self._clock()
+            return entry.whole
         self._count("miss")
         self._entries.pop(entry_key, None)
         return await self._kept(entry_key, read)
@@ -172,6 +212,13 @@ async def _whole(body: ByteStream) -> bytes:
         return b"".join([chunk async for chunk in body])
     finally:
         await body.aclose()
+
+
+async def _get_object(bucket: Bucket, key: str, kept: ObjectRead | None) -> ObjectRead:
+    tag = None if kept is None else kept.meta.etag
+    if tag is None or not is_strong(tag):
+        return await bucket.open(key)
+    return await bucket.open(key, ReadOptions(if_none_match=(tag,)))
 
 
 async def _direct(bucket: Bucket, key: str, method: Method, options: ReadOptions) -> ObjectRead:

@@ -27,6 +27,8 @@ CLOSED = [
     ("GET", "/v1/storages/1/objects"),
     ("GET", "/v1/storages/1/objects/a"),
     ("HEAD", "/v1/storages/1/objects/a"),
+    ("GET", "/v1/storages/1/preview"),
+    ("HEAD", "/v1/storages/1/preview"),
     ("GET", "/v1/storages/1/manifests"),
     ("POST", "/v1/storages/1/manifests"),
     ("GET", "/v1/manifests/1"),

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.api.conftest import Service, s3_body, s3_source, service, start_service
+from tests.images.pictures import corners, encoded
 from tests.servers.s3 import S3Bucket
 
 __all__ = ["service", "start_service"]
@@ -23,7 +24,7 @@ MANIFEST = b"""{"version":"1.1"}
 """
 OBJECTS = {
     "manifest.jsonl": MANIFEST,
-    "pets/beagle.jpg": b"\xff\xd8\xff" + bytes(500),
+    "pets/beagle.jpg": encoded(corners(40, 30)),
     "pets/pug.png": b"\x89PNG" + bytes(200),
     "page.html": b"<script>alert(1)</script>",
     "\u00e4 b/+%?.json": b"{}",

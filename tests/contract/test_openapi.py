@@ -20,6 +20,7 @@ BYTE_ROUTES = {
     "head_object": "object",
     "head_image": "image",
     "head_chunk": "get_chunk",
+    "head_preview": "get_preview",
 }
 
 

@@ -1,6 +1,7 @@
 """Hot objects: one fetch for many, bounded memory, revalidation, and never a stale or wrong byte."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -271,3 +272,109 @@ async def test_without_memory_every_read_goes_to_the_bucket() -> None:
     for _ in range(2):
         assert (await memory.read(bucket)).body == b"picture"
     assert memory.counts == ["passed", "passed"]
+
+
+class Maker:
+    """Makes something of an object, or finds that what is kept is current; counts how often, and may wait."""
+
+    def __init__(self, body: bytes = b"small", etag: str | None = '"s1"') -> None:
+        self.body, self.etag = body, etag
+        self.calls: list[str | None] = []
+        self.gate: asyncio.Event | None = None
+
+    async def __call__(self, kept: ObjectRead | None) -> ObjectRead:
+        self.calls.append(None if kept is None else kept.meta.etag)
+        if self.gate is not None:
+            await self.gate.wait()
+        if kept is not None and kept.meta.etag == self.etag:
+            return ObjectRead(kept.meta, not_modified=True)
+        return ObjectRead(ObjectMeta("a", len(self.body), self.etag, MOMENT, "image/jpeg"), self.body)
+
+
+async def made(memory: Memory, maker: Maker, name: str = "1x1", **more: Any) -> ObjectRead:
+    """What is made of the object `a`."""
+    revalidate, method = more.pop("revalidate", False), more.pop("method", "GET")
+    options = ReadOptions(**more) if more else PLAIN_READ
+    return await memory.cache.read_made(PLACE, "a", name, maker, method, options, revalidate=revalidate)
+
+
+async def test_what_is_made_of_an_object_is_kept_beside_it_under_its_own_name() -> None:
+    memory, bucket = Memory(), FakeBucket({"a": b"picture"})
+    makers = Maker(b"one"), Maker(b"two")
+    for _ in range(2):
+        assert (await made(memory, makers[0], "1x1")).body == b"one"
+        assert (await made(memory, makers[1], "2x2")).body == b"two"
+        assert (await memory.read(bucket)).body == b"picture"
+    assert [maker.calls for maker in makers] == [[None], [None]]
+    assert memory.counts == ["miss"] * 3 + ["hit"] * 3
+    assert memory.cache.holds(PLACE, "a", "1x1")
+    memory.cache.forget(PLACE.storage_id)
+    assert not memory.cache.holds(PLACE, "a", "1x1")
+    assert memory.cache.held_bytes == 0
+
+
+@pytest.mark.parametrize("limit_bytes", [1_000_000, 0])
+async def test_many_who_want_the_same_made_are_one_making_even_where_nothing_is_kept(
+    limit_bytes: int,
+) -> None:
+    memory, maker = Memory(limit_bytes), Maker()
+    maker.gate = asyncio.Event()
+    readers = [asyncio.create_task(made(memory, maker, method=method)) for method in ("GET", "HEAD") * 10]
+    await asyncio.sleep(0.01)
+    readers[0].cancel()
+    maker.gate.set()
+    await asyncio.wait(readers)
+    assert {reader.result().body for reader in readers[1:]} == {b"small", b""}
+    assert len(maker.calls) == 1
+    assert memory.cache.holds(PLACE, "a", "1x1") == bool(limit_bytes)
+
+
+async def test_what_was_made_is_asked_about_after_its_age_and_made_anew_only_if_it_changed() -> None:
+    memory, maker = Memory(), Maker()
+    await made(memory, maker)
+    memory.clock.now = 30
+    assert (await made(memory, maker)).body == b"small"
+    assert (await made(memory, maker, revalidate=True)).body == b"small"
+    maker.body, maker.etag = b"other", '"s2"'
+    assert (await made(memory, maker)).body == b"small"
+    assert (await made(memory, maker, revalidate=True)).body == b"other"
+    assert maker.calls == [None, '"s1"', '"s1"', '"s1"']
+    assert memory.counts == ["miss", "revalidated", "revalidated", "hit", "miss"]
+
+
+async def test_a_making_that_fails_when_everybody_has_left_is_no_complaint() -> None:
+    memory, maker, complaints = Memory(), Maker(), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    maker.gate = asyncio.Event()
+    reader = asyncio.create_task(made(memory, maker))
+    await asyncio.sleep(0.01)
+    reader.cancel()
+    await asyncio.wait({reader})
+    del reader
+    maker.body = cast("bytes", None)  # has no length
+    maker.gate.set()
+    await asyncio.sleep(0.01)
+    gc.collect()
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert complaints == []
+    assert not memory.cache.holds(PLACE, "a", "1x1")
+
+
+async def test_conditions_and_ranges_hold_for_what_was_just_made_too() -> None:
+    memory, maker = Memory(limit_bytes=0), Maker()
+    assert (await made(memory, maker, range=ByteRange(1, 3))).body == b"ma"
+    assert (await made(memory, maker, if_none_match=('"s1"',))).not_modified
+    assert (await made(memory, maker, method="HEAD")).meta.size_bytes == 5
+    with pytest.raises(PreconditionFailedError):
+        await made(memory, maker, if_match=('"other"',))
+
+
+async def test_an_object_that_shall_not_be_kept_is_not_but_is_taken_from_memory() -> None:
+    memory, bucket = Memory(), FakeBucket({"a": b"picture"})
+    cache = memory.cache
+    read = await cache.read(cast("Bucket", bucket), PLACE, "a", "GET", keep=False)
+    assert (read.body, cache.held_bytes) == (b"picture", 0)
+    await memory.read(bucket)
+    await cache.read(cast("Bucket", bucket), PLACE, "a", "GET", keep=False)
+    assert len(bucket.asked) == 2
+    assert memory.counts == ["passed", "miss", "hit"]

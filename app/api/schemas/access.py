@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 from app.api.schemas.fields import Body, DisplayName, Id, View, shown_as
 from app.api.schemas.storages import Key
 from app.db.access import TokenRow
+from app.images.rendition import LARGEST_SIDE_PX, PictureFormat
 from app.services.access import NewToken
 from app.services.signed_urls import LONGEST_S, SHORTEST_S
 
@@ -75,8 +76,11 @@ def token_facts(row: TokenRow) -> dict[str, Any]:
     }
 
 
+_Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE_PX)]
+
+
 class SignedUrlBody(Body):
-    """An object to sign a read of: by storage and key, or by manifest and number."""
+    """An object to sign a read of, whole or as a smaller picture: by storage and key, or by manifest and number."""
 
     storage_id: Id | None = None
     key: Key | None = None
@@ -84,6 +88,17 @@ class SignedUrlBody(Body):
     number: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     expires_in_s: Annotated[int, Field(ge=SHORTEST_S, le=LONGEST_S)] = 3600
     """Seconds until it ends."""
+    width: _Side | None = None
+    """A smaller picture of at most so many pixels in width."""
+    height: _Side | None = None
+    """A smaller picture of at most so many pixels in height."""
+    format: PictureFormat | None = None
+    """What the smaller picture is encoded as."""
+
+    def rendition(self) -> dict[str, str]:
+        """Give the parameters of the smaller picture that is asked for; none for the object itself."""
+        asked = {"width": self.width, "height": self.height, "format": self.format}
+        return {name: str(value) for name, value in asked.items() if value is not None}
 
     @model_validator(mode="after")
     def _one_way(self) -> "SignedUrlBody":
@@ -112,5 +127,9 @@ SIGNED_URL_EXAMPLES: dict[str, Any] = {
     "frame": {
         "summary": "A frame by its number, for ten minutes",
         "value": {"manifest_id": 1, "number": 0, "expires_in_s": 600},
+    },
+    "thumbnail": {
+        "summary": "A thumbnail of a frame",
+        "value": {"manifest_id": 1, "number": 0, "width": 256, "height": 256},
     },
 }

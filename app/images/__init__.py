@@ -1,0 +1,1 @@
+"""Smaller pictures: the only place that decodes pixels, in processes of its own."""
