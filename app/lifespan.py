@@ -113,7 +113,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         previews=PreviewService(manifests, frames, objects, renditions),
         manifests=manifests,
         frames=frames,
-        chunks=ChunkService(frames, objects, Room(settings.chunk_bytes)),
+        chunks=ChunkService(frames, objects, renditions, Room(settings.chunk_bytes)),
         jobs=jobs,
         buckets=buckets,
     )

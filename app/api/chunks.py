@@ -14,9 +14,11 @@ from app.api.delivery import SAME_ORIGIN, request_of
 from app.api.deps import LARGEST_ID, Caller, ManifestId, OpenServices, PlainInt
 from app.api.frames import Revision
 from app.api.problems import members_of
+from app.api.renditions import PARAMETERS, rendition_of
 from app.api.replies import Headers, Reply, Sent
 from app.api.schemas.problem import BUCKET, problems
 from app.errors import FramegateError, StorageError
+from app.images.rendition import Rendition
 from app.lifespan import services_of
 from app.services.chunks import MOST_FRAMES, ChunkFrames
 from app.services.fetch_ahead import FetchedFrame
@@ -41,6 +43,7 @@ _CHUNK: dict[str, Any] = {
         },
         **problems(401, 404, 409, 410, 422, *BUCKET),
     },
+    "openapi_extra": {"parameters": PARAMETERS},
 }
 
 
@@ -59,22 +62,24 @@ async def get_chunk(
 
     The entries are stored in the order of the frames and named by their numbers, such as `000036.jpg`. A frame
     that cannot be had does not break the ZIP: it is named in a last entry `problems.json`, a list of problems
-    with `number` and `key`. HEAD fetches no frame.
+    with `number` and `key`. HEAD fetches no frame. `width`, `height` and `format` ask for smaller pictures.
     """
+    asked = request_of(request.scope)
+    wanted = rendition_of(asked.query)
     chunk = await services.chunks.locate(caller, manifest_id, index, size, revision=revision)
     headers = _headers(manifest_id, index)
     if request.method == "HEAD":
         return Sent(Reply(200, headers))
-    anew = request_of(request.scope).asks_anew
-    frames = await services.chunks.open(caller, chunk, revalidate=anew)
-    return Sent(Reply(200, headers, ChunkZip(frames, request.scope)))
+    frames = await services.chunks.open(caller, chunk, wanted, revalidate=asked.asks_anew)
+    return Sent(Reply(200, headers, ChunkZip(frames, wanted, request.scope)))
 
 
 class ChunkZip:
     """The body of an answer: the ZIP of a chunk's frames."""
 
-    def __init__(self, frames: ChunkFrames, scope: Scope) -> None:
+    def __init__(self, frames: ChunkFrames, rendition: Rendition | None, scope: Scope) -> None:
         self._frames = frames
+        self._rendition = rendition
         self._scope = scope
         self._problems: list[Mapping[str, object]] = []
         self._refusals: list[StorageError] = []
@@ -95,7 +100,7 @@ class ChunkZip:
             if isinstance(frame.content, FramegateError):
                 self._note(frame, frame.content)
                 continue
-            name = entry_name(frame.number, frame.key or "")
+            name = self._name(frame.number, frame.key or "")
             for message in await archive.add(name, frame.content.last_modified, frame.content.pieces):
                 yield message
             del frame  # or it would lie in memory, uncounted, while the next one comes
@@ -106,6 +111,9 @@ class ChunkZip:
         self._log_refusals()
         for message in archive.finish():
             yield message
+
+    def _name(self, number: int, key: str) -> str:
+        return entry_name(number, key if self._rendition is None else self._rendition.key_of(key))
 
     def _note(self, frame: FetchedFrame, error: FramegateError) -> None:
         self._problems.append({"number": frame.number, "key": frame.key, **members_of(error)})

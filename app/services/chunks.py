@@ -3,10 +3,12 @@
 from collections import deque
 
 from app.errors import Fault, FramegateError, InvalidInputError, InvalidKeyError, MissingError
+from app.images.rendition import Rendition
 from app.services.access import Principal
 from app.services.fetch_ahead import AHEAD, FetchAhead, FetchedFrame, concerns_bucket
 from app.services.frames import FrameRange, FrameService
 from app.services.objects import ObjectService
+from app.services.renditions import RenditionService
 from app.services.room import Room
 from app.storage.base import PLAIN_READ, ObjectRead
 
@@ -37,9 +39,12 @@ class ChunkFrames:
 class ChunkService:
     """Gives the frames of chunks to those who may see their manifest."""
 
-    def __init__(self, frames: FrameService, objects: ObjectService, room: Room) -> None:
+    def __init__(
+        self, frames: FrameService, objects: ObjectService, renditions: RenditionService, room: Room
+    ) -> None:
         self._frames = frames
         self._objects = objects
+        self._renditions = renditions
         self._room = room
 
     async def locate(
@@ -55,17 +60,21 @@ class ChunkService:
         start = index * size
         return await self._frames.locate_range(principal, manifest_id, start, start + size, revision=revision)
 
-    async def open(self, principal: Principal, chunk: FrameRange, *, revalidate: bool = False) -> ChunkFrames:
-        """Begin to fetch a chunk's frames, each by `ObjectService.read`; the caller closes what comes back.
+    async def open(
+        self, principal: Principal, chunk: FrameRange, wanted: Rendition | None, *, revalidate: bool = False
+    ) -> ChunkFrames:
+        """Begin to fetch a chunk's frames, or smaller pictures of them; the caller closes what comes back.
 
-        Comes back with the first frame that tells that the bucket answers. Raises what the bucket raises when
-        the first `AHEAD` frames, or all there are, fail by its fault.
+        Each is read by `ObjectService.read` or `RenditionService.read`. Comes back with the first frame that
+        tells that the bucket answers. Raises what these raise when the first `AHEAD` frames, or all there
+        are, fail for no reason of their own.
         """
 
         async def read(key: str) -> ObjectRead:
-            return await self._objects.read(
-                principal, chunk.storage_id, key, "GET", PLAIN_READ, revalidate=revalidate
-            )
+            place = (principal, chunk.storage_id, key)
+            if wanted is None:
+                return await self._objects.read(*place, "GET", PLAIN_READ, revalidate=revalidate)
+            return await self._renditions.read(*place, wanted, "GET", PLAIN_READ, revalidate=revalidate)
 
         frames = FetchAhead(read, self._room, principal.user_id, chunk.start, chunk.keys)
         try:

@@ -10,9 +10,12 @@ from app.errors import (
     FramegateError,
     InvalidKeyError,
     MissingError,
+    NotAPictureError,
     ObjectArchivedError,
     ObjectMissingError,
     ObjectTooLargeError,
+    PictureTooLargeError,
+    RenditionsBusyError,
     ThrottledError,
 )
 from app.services.room import Room
@@ -23,7 +26,15 @@ AHEAD = 8
 """So many frames at most are being fetched, or wait to be taken, at a time."""
 LARGEST_FRAME_BYTES = 64 * 1024 * 1024
 
-_OF_ONE_FRAME = (InvalidKeyError, ObjectMissingError, ObjectArchivedError, ObjectTooLargeError)
+_OF_ONE_FRAME = (
+    InvalidKeyError,
+    ObjectMissingError,
+    ObjectArchivedError,
+    ObjectTooLargeError,
+    NotAPictureError,
+    PictureTooLargeError,
+)
+_TOO_MUCH = (ThrottledError, RenditionsBusyError)
 
 Read = Callable[[str], Awaitable[ObjectRead]]
 """Answers a GET of a key before its first byte is taken."""
@@ -57,7 +68,7 @@ class _Fetch:
 
 
 _Outcome = Content | FramegateError | None
-"""None: it is to be fetched anew in its turn, for want of room or of a place at the bucket."""
+"""None: it is to be fetched anew in its turn, for want of room or of a place elsewhere."""
 
 
 def concerns_bucket(error: FramegateError) -> bool:
@@ -73,7 +84,8 @@ class FetchAhead:
     A frame that cannot be had is given as its error, and the others go on; after `AHEAD` failures of the
     bucket in a row no further frame is asked for. A frame's memory is given back when the next one is asked
     for. One that finds no room is let go of before its bytes and fetched anew in its turn, so that no place
-    at a bucket is held while a slow client takes his time; and so is one that was too much for the bucket.
+    at a bucket is held while a slow client takes his time; and so is one that was too much for the bucket or
+    for those who make pictures smaller.
     """
 
     def __init__(self, read: Read, room: Room, user_id: int, start: int, keys: Sequence[str | None]) -> None:
@@ -169,7 +181,7 @@ class FetchAhead:
             return await self._whole(fetch, await self._read(fetch.key))
         except FramegateError as error:
             self._settle(fetch, 0)
-            if isinstance(error, ThrottledError) and not self._is_next(fetch):
+            if isinstance(error, _TOO_MUCH) and not self._is_next(fetch):
                 fetch.needs_bytes = self._expected_bytes
                 return None
             return error
@@ -181,6 +193,7 @@ class FetchAhead:
         body = read.body
         if isinstance(body, bytes):
             self._settle(fetch, len(body))
+            self._expected_bytes = self._expected(len(body))
             return Content((body,), read.meta.last_modified)
         try:
             if not self._has_room(fetch, read.meta):

@@ -12,6 +12,7 @@ from zipfile import ZipFile
 import httpx
 import pytest
 import pytest_asyncio
+from PIL import Image
 from sqlalchemy import text
 
 from app.db.session import Database
@@ -265,6 +266,47 @@ async def test_asked_anew_a_replaced_object_comes_at_once(
         assert entries(await one.chunk(0, 2)) == one.expected(0, 2)
         anew = await one.chunk(0, 2, headers={"Cache-Control": "no-cache"})
         assert entries(anew) == [(one.expected(0, 1)[0][0], b"new"), one.expected(0, 2)[1]]
+
+
+@pytest.mark.parametrize("form", ["jpeg", "webp"])
+async def test_smaller_pictures_are_those_of_the_single_frames(pictures: Set, form: str) -> None:
+    wanted = {"width": 64, "height": 48, "format": form}
+    found = entries(await pictures.service.admin.get(f"{pictures.path}/0", params=wanted))
+    assert [name for name, _ in found] == [
+        f"{number:06d}.{'jpg' if form == 'jpeg' else form}" for number in range(COUNT)
+    ]
+    frames = f"/v1/manifests/{pictures.manifest_id}/frames"
+    for number, (_, body) in enumerate(found):
+        single = await pictures.service.admin.get(f"{frames}/{number}/image", params=wanted)
+        assert single.content == body
+        with Image.open(io.BytesIO(body)) as picture:
+            assert picture.format == form.upper()
+            assert max(picture.width / 64, picture.height / 48) == 1
+
+
+async def test_what_is_no_picture_is_told_where_smaller_ones_are_asked_for(
+    service: Service, s3_bucket: S3Bucket
+) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (90, 60), "teal").save(picture, "JPEG")
+    one = await written(
+        service, s3_bucket, line("text") + line("gone") + line("good"), text=b"text", good=picture.getvalue()
+    )
+    answer = await service.admin.get(f"{one.path}/0", params={"width": 30})
+    assert [name for name, _ in entries(answer)] == ["000002.jpg", "problems.json"]
+    assert [(told["number"], told["key"], told["type"], told["status"]) for told in problems(answer)] == [
+        (0, "text.jpg", "/problems/not-a-picture", 422),
+        (1, "gone.jpg", "/problems/object-not-found", 404),
+    ]
+
+
+@pytest.mark.parametrize("query", ["width=0", "height=x", "format=gif", "width=9999"])
+async def test_a_rendition_that_is_none_is_named(pictures: Set, query: str) -> None:
+    for method in ("GET", "HEAD"):
+        answer = await pictures.service.admin.request(method, f"{pictures.path}/0?{query}")
+        assert answer.status_code == 422
+    answer = await pictures.service.admin.get(f"{pictures.path}/0?{query}")
+    assert [error["pointer"] for error in answer.json()["errors"]] == [f"query:{query.partition('=')[0]}"]
 
 
 async def test_another_users_chunk_is_missing(pictures: Set) -> None:

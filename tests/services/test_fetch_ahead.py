@@ -14,6 +14,7 @@ from app.errors import (
     MissingError,
     ObjectMissingError,
     ObjectTooLargeError,
+    RenditionsBusyError,
     ThrottledError,
     UpstreamError,
 )
@@ -237,7 +238,10 @@ async def test_a_bucket_that_fails_now_and_then_is_asked_for_every_frame() -> No
     assert len(bucket.asked) == len(taken) == 60
 
 
-async def test_a_frame_that_was_too_much_for_the_bucket_is_fetched_in_its_turn() -> None:
+@pytest.mark.parametrize(
+    "busy", [ThrottledError("full"), RenditionsBusyError()], ids=["bucket", "renditions"]
+)
+async def test_a_frame_that_was_too_much_is_fetched_in_its_turn(busy: FramegateError) -> None:
     bucket, room = Bucket(), Room(ROOMY)
     keys = keys_of(*[10] * 30)
     most, under_way = 1, 0
@@ -245,7 +249,7 @@ async def test_a_frame_that_was_too_much_for_the_bucket_is_fetched_in_its_turn()
     async def read(key: str) -> ObjectRead:
         nonlocal under_way
         if under_way >= most:
-            raise ThrottledError("full")
+            raise busy
         under_way += 1
         try:
             return await bucket.read(key)
@@ -256,7 +260,7 @@ async def test_a_frame_that_was_too_much_for_the_bucket_is_fetched_in_its_turn()
     assert [size_of(frame) async for frame in frames] == [10] * 30
     most = 0
     refused = [frame async for frame in FetchAhead(read, room, ANN, 0, keys)]
-    assert {type(frame.content) for frame in refused} == {ThrottledError}
+    assert {type(frame.content) for frame in refused} == {type(busy)}
     assert room.held_bytes == 0
 
 
