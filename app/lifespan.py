@@ -19,12 +19,14 @@ from app.metrics import Metrics
 from app.secrets import Sealer, load_keys
 from app.services.access import AccessService
 from app.services.buckets import Buckets, OpenBucket
+from app.services.chunks import ChunkService
 from app.services.frames import FrameService
 from app.services.jobs import JobService
 from app.services.manifests import ManifestService
 from app.services.objects import ObjectService
 from app.services.previews import PreviewService
 from app.services.renditions import RenditionService
+from app.services.room import Room
 from app.services.signed_urls import UrlSigner
 from app.services.storages import StorageService
 from app.settings import Settings
@@ -55,6 +57,7 @@ class Services:
     previews: PreviewService
     manifests: ManifestService
     frames: FrameService
+    chunks: ChunkService
     jobs: JobService
     buckets: Buckets
 
@@ -111,6 +114,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         previews=PreviewService(manifests, frames, objects, renditions),
         manifests=manifests,
         frames=frames,
+        chunks=ChunkService(frames, objects, renditions, Room(settings.chunk_bytes)),
         jobs=jobs,
         buckets=buckets,
     )

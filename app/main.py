@@ -8,7 +8,19 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Lifespan
 
 from app import __version__, log
-from app.api import access, docs, failures, frames, health, jobs, manifests, objects, previews, storages
+from app.api import (
+    access,
+    chunks,
+    docs,
+    failures,
+    frames,
+    health,
+    jobs,
+    manifests,
+    objects,
+    previews,
+    storages,
+)
 from app.api.edge import Edge
 from app.api.lane import Lane
 from app.api.openapi import DESCRIPTION, TAGS, document
@@ -53,7 +65,7 @@ def _api(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         separate_input_output_schemas=False,
         max_body_size=settings.max_body_bytes,
     )
-    for part in (storages, previews, objects, manifests, frames, jobs, access, health, docs):
+    for part in (storages, previews, objects, manifests, frames, chunks, jobs, access, health, docs):
         api.include_router(part.router)
     failures.install(api)
     api.openapi = lambda: document(api)  # type: ignore[method-assign]  # FastAPI's own hook for this

@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     cors_origins: CommaList = ()
     cache_bytes: int = Field(default=256 * MIB, ge=0)
     cache_max_age_s: float = Field(default=30, ge=0, le=86_400)
+    chunk_bytes: int = Field(default=256 * MIB, ge=16 * MIB)
     rendition_workers: int | None = Field(default=None, ge=1, le=256)
     rendition_queue: int = Field(default=256, ge=0, le=100_000)
     upstream_concurrency: int = Field(default=64, ge=1, le=10_000)

@@ -33,7 +33,7 @@ _SAFE: Headers = [
     (b"cache-control", b"private, no-cache"),
     (b"vary", b"Authorization, Cookie"),
 ]
-_SAME_ORIGIN: Headers = [*_SAFE, (b"cross-origin-resource-policy", b"same-origin")]
+SAME_ORIGIN: Headers = [*_SAFE, (b"cross-origin-resource-policy", b"same-origin")]
 _CROSS_ORIGIN: Headers = [*_SAFE, (b"cross-origin-resource-policy", b"cross-origin")]
 
 
@@ -160,7 +160,7 @@ async def _reply(
 
 def shaped(read: ObjectRead, *, download: bool, signed: bool) -> Reply:
     """Give status and headers of a read: 200, 206 or 304."""
-    headers = [*(_CROSS_ORIGIN if signed else _SAME_ORIGIN), *_validators(read)]
+    headers = [*(_CROSS_ORIGIN if signed else SAME_ORIGIN), *_validators(read)]
     if read.not_modified:
         return Reply(304, headers)
     headers += _description(read, download=download)

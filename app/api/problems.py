@@ -133,7 +133,7 @@ PROBLEMS: Mapping[type[FramegateError], Problem] = {
     NotAPictureError: Problem("not-a-picture", "The object is no picture that can be read", 422),
     PictureTooLargeError: Problem("picture-too-large", "The picture is too large to be made smaller", 422),
     ObjectMissingError: Problem("object-not-found", "There is no such object", 404),
-    ObjectTooLargeError: _STORAGE_ERROR,
+    ObjectTooLargeError: Problem("object-too-large", "The object is too large for this", 422),
     ObjectArchivedError: Problem("object-archived", "The object lies in an archive", 502, _remedy),
     AccessDeniedError: _ACCESS_DENIED,
     CredentialExpiredError: _ACCESS_DENIED,
@@ -186,10 +186,26 @@ HOST_NOT_ALLOWED = Problem("host-not-allowed", "This host name is not served her
 def reply_to(error: FramegateError, request_id: str, extras: Mapping[str, object] | None = None) -> Reply:
     """Give the answer to a domain error."""
     problem = PROBLEMS[type(error)]
-    slug = _MISSING_SLUGS.get(error.what, problem.slug) if isinstance(error, MissingError) else problem.slug
     detail = str(error)
     more = {**problem.extras(error), **(extras or {})}
-    return _render(slug, problem, detail, request_id, more, problem.headers(error))
+    return _render(_slug(error), problem, detail, request_id, more, problem.headers(error))
+
+
+def members_of(error: FramegateError) -> Mapping[str, object]:
+    """Give what an answer to a domain error would say, for an error that is only a part of an answer."""
+    problem = PROBLEMS[type(error)]
+    return {
+        "type": f"/problems/{_slug(error)}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": str(error),
+        **problem.extras(error),
+    }
+
+
+def _slug(error: FramegateError) -> str:
+    slug = PROBLEMS[type(error)].slug
+    return _MISSING_SLUGS.get(error.what, slug) if isinstance(error, MissingError) else slug
 
 
 def reply_with(problem: Problem, detail: str, request_id: str, headers: Headers | None = None) -> Reply:

@@ -114,6 +114,12 @@ async def keys_between(session: AsyncSession, revision_id: int, start: int, stop
     return {row.number: row.key for row in await session.execute(statement)}
 
 
+async def goes_on(session: AsyncSession, revision_id: int, seen: int) -> bool:
+    """Tell whether there are frames behind the number `seen`."""
+    behind = select(FRAMES.c.number).where(FRAMES.c.revision_id == revision_id, FRAMES.c.number > seen)
+    return (await session.execute(behind.limit(1))).first() is not None
+
+
 async def load_frames(session: AsyncSession, records: AsyncIterator[FrameRecord]) -> None:
     """Load frames by one COPY inside the session's transaction, as fast as they come.
 
@@ -152,12 +158,7 @@ async def _scan(
     statement = chosen.where(window).order_by(FRAMES.c.number).limit(limit)
     frames = tuple(FrameRow(*row) for row in await session.execute(statement))
     seen = frames[-1].number if len(frames) == limit else stop
-    return FrameSlice(frames, seen if await _goes_on(session, revision_id, seen) else None)
-
-
-async def _goes_on(session: AsyncSession, revision_id: int, seen: int) -> bool:
-    behind = select(FRAMES.c.number).where(FRAMES.c.revision_id == revision_id, FRAMES.c.number > seen)
-    return (await session.execute(behind.limit(1))).first() is not None
+    return FrameSlice(frames, seen if await goes_on(session, revision_id, seen) else None)
 
 
 async def _are_few(session: AsyncSession, revision_id: int, of_key: list[ColumnElement[bool]]) -> bool:

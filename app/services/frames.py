@@ -43,6 +43,16 @@ class FramePlace:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class FrameRange:
+    """Where the objects of neighbouring frames lie, from the number `start` on, all of one revision."""
+
+    storage_id: int
+    start: int
+    keys: Sequence[str | None]
+    """None where the manifest's line was set aside."""
+
+
 class FrameService:
     """Gives frames of ready manifests to those who may see them."""
 
@@ -120,6 +130,44 @@ class FrameService:
                 return FramePlace(manifest.storage_id, block[number])
             else:
                 raise _no_frame(number)
+
+    async def locate_range(
+        self, principal: Principal, manifest_id: int, start: int, stop: int, *, revision: int | None = None
+    ) -> FrameRange:
+        """Give the keys of the frames `[start, stop)`; fewer where the manifest ends before.
+
+        No query while their blocks and the manifest are remembered, but for one at the manifest's end. Raises
+        `MissingError` where it ends before `start`, and what `locate` raises.
+        """
+        while True:
+            manifest = seen(principal, await self._manifests.get(manifest_id))
+            revision_id, _ = _current(manifest, revision)
+            if manifest.kind == "video":
+                raise NoImageError
+            keys = await self._keys(revision_id, start, min(stop, MAX_NUMBER))
+            if keys is None:
+                self._manifests.forget(manifest_id)
+            elif keys:
+                return FrameRange(manifest.storage_id, start, keys)
+            else:
+                raise MissingError("frame", f"The manifest has no frame {start}, and none behind it.")
+
+    async def _keys(self, revision_id: int, start: int, stop: int) -> Sequence[str | None] | None:
+        """Give the keys of `[start, stop)` up to the last frame, None for a gap; None when the revision is gone."""
+        found: dict[int, str] = {}
+        for index in range(start // BLOCK, -(-stop // BLOCK)):
+            block = await self._block(revision_id, index)
+            if block is None:
+                return None
+            found.update(block)
+        last = max((number for number in found if number < stop), default=-1)
+        if last < stop - 1:
+            async with self._database.session() as session:
+                behind = await queries.goes_on(session, revision_id, stop - 1)
+                if not await revision_exists(session, revision_id):
+                    return None
+            stop = stop if behind else last + 1
+        return [found.get(number) for number in range(start, stop)]
 
     async def _block(self, revision_id: int, index: int) -> Mapping[int, str] | None:
         """Give the keys of a block by number; None when the revision is gone."""

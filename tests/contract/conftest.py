@@ -73,6 +73,7 @@ async def places(confined: None, service: Service, s3_bucket: S3Bucket, tmp_path
             "changed": await service.attach(body, display_name="Changed"),
             "manifest_id": manifest["id"],
             "number": 0,
+            "index": 0,
             "job_id": manifest["job_id"],
         },
         "expendable": {

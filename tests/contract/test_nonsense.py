@@ -33,7 +33,7 @@ NO_CURSORS = (
     "W10",
     "%F0%9F%98%80",
 )
-VALUES = {"storage_id": "1", "manifest_id": "1", "number": "0", "token_id": "1", "key": "a.jpg"}
+VALUES = {"storage_id": "1", "manifest_id": "1", "number": "0", "index": "0", "token_id": "1", "key": "a.jpg"}
 JOB = "0195f1a2-7c1e-7d5a-9c55-3f4f0a6e2b11"
 
 

@@ -19,6 +19,7 @@ BYTE_ROUTES = {
     "get_image": "image",
     "head_object": "object",
     "head_image": "image",
+    "head_chunk": "get_chunk",
     "head_preview": "get_preview",
 }
 

@@ -196,3 +196,90 @@ async def test_a_key_frame_of_a_video_has_no_image(services: Services, world: Wo
         await session.execute(text("UPDATE revisions SET kind = 'video'"))
     with pytest.raises(NoImageError):
         await services.frames.locate(ann, manifest_id, 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "found"),
+    [
+        (0, 1, (0, 1)),
+        (0, 36, (0, 36)),
+        (100, 200, (100, 200)),
+        (BLOCK - 1, 2 * BLOCK + 1, (BLOCK - 1, 2 * BLOCK + 1)),
+        (0, 500, (0, 300)),
+        (290, 310, (290, 300)),
+        (299, 300, (299, 300)),
+    ],
+)
+async def test_neighbours_are_located_together(
+    services: Services, world: World, ann: Principal, start: int, stop: int, found: tuple[int, int]
+) -> None:
+    manifest_id = await register(services, world, ann, lines(*NAMES))
+    located = await services.frames.locate_range(ann, manifest_id, start, stop, revision=1)
+    assert (located.storage_id, located.start) == (world.storage_id, start)
+    assert list(located.keys) == [f"set/{name}.jpg" for name in NAMES[slice(*found)]]
+
+
+async def test_neighbours_are_located_together_without_a_query(
+    services: Services, world: World, ann: Principal
+) -> None:
+    manifest_id = await register(services, world, ann, lines(*NAMES))
+    await services.frames.locate_range(ann, manifest_id, 0, 250)
+    statements: list[str] = []
+    event.listen(
+        world.database.engine.sync_engine, "before_cursor_execute", lambda *told: statements.append(told[2])
+    )
+    await services.frames.locate_range(ann, manifest_id, 36, 250)
+    assert statements == []
+
+
+async def test_lines_set_aside_are_gaps_and_only_the_last_frame_is_the_end(
+    services: Services, world: World, ann: Principal
+) -> None:
+    body = lines("a") + b"bad\n" * (BLOCK + 5) + lines("z").removeprefix(HEADER) + b"bad\n"
+    manifest_id = await register(services, world, ann, body)
+    last = BLOCK + 6
+    for start, stop, keys in (
+        (0, 3, ["set/a.jpg", None, None]),
+        (5, 8, [None] * 3),
+        (BLOCK - 1, BLOCK, [None]),
+        (last - 1, last + 9, [None, "set/z.jpg"]),
+    ):
+        assert list((await services.frames.locate_range(ann, manifest_id, start, stop)).keys) == keys
+    for start in (last + 1, last + 2, 2**31 - 2, 2**31 - 1, 2**31, 2**70):
+        with pytest.raises(MissingError) as caught:
+            await services.frames.locate_range(ann, manifest_id, start, start + 500)
+        assert caught.value.what == "frame"
+
+
+async def test_located_neighbours_are_of_one_revision_that_is_not_gone(
+    services: Services, world: World, ann: Principal
+) -> None:
+    manifest_id = await register(services, world, ann, lines(*NAMES))
+    await services.frames.locate_range(ann, manifest_id, 0, 36)
+    services.changes._listeners.clear()  # deaf, but connected
+    await register(services, world, ann, lines(*(f"new{name}" for name in NAMES[:140])), '"e2"')
+    async with world.running():
+
+        async def swept() -> bool:
+            return await world.count("frames") == 140
+
+        await world.until(swept)
+    located = await services.frames.locate_range(ann, manifest_id, 100, 200)
+    assert list(located.keys) == [f"set/new{name}.jpg" for name in NAMES[100:140]]
+
+
+async def test_nobody_locates_neighbours_that_he_may_not_see_or_that_are_no_pictures(
+    services: Services, world: World, ann: Principal, bob: Principal, root: Principal
+) -> None:
+    manifest_id = await register(services, world, ann, lines("a"))
+    assert (await services.frames.locate_range(root, manifest_id, 0, 36)).keys == ["set/a.jpg"]
+    with pytest.raises(MissingError):
+        await services.frames.locate_range(bob, manifest_id, 0, 36)
+    with pytest.raises(StaleRevisionError):
+        await services.frames.locate_range(ann, manifest_id, 0, 36, revision=2)
+    async with world.database.session() as session:
+        await session.execute(text("UPDATE revisions SET kind = 'video'"))
+    for reset in services.changes._resets:
+        reset()
+    with pytest.raises(NoImageError):
+        await services.frames.locate_range(ann, manifest_id, 0, 36)
