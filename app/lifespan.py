@@ -88,6 +88,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     stack.push_async_callback(buckets.aclose)
     cache = ObjectCache(settings.cache_bytes, settings.cache_max_age_s, metrics.cached)
     changes.subscribe(_forgetting(cache), cache.clear)
+    changes.subscribe_objects(cache.forget)
     jobs = JobService(database)
     services = Services(
         settings=settings,

@@ -91,14 +91,19 @@ class ObjectCache:
             return await _direct(bucket, key, method, options)
         return await self._fetched(bucket, entry_key, method, options)
 
-    def forget(self, storage_id: int) -> None:
-        """Drop every object of a storage that was changed or removed."""
-        for entry_key in [entry_key for entry_key in self._entries if entry_key[0] == storage_id]:
-            del self._entries[entry_key]
+    def forget(self, storage_id: int, key: str | None = None) -> None:
+        """Drop one object that was written or deleted, or every object of a storage that was changed or removed.
+
+        What is being fetched is not kept either, and nobody who asks from now on is given it.
+        """
+        for kept in (self._entries, self._fetches):
+            for entry_key in [one for one in kept if one[0] == storage_id and key in {None, one[2]}]:
+                kept.pop(entry_key)
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop everything, what is being fetched too."""
         self._entries.clear()
+        self._fetches.clear()
 
     async def _fetched(
         self, bucket: Bucket, entry_key: _Key, method: Method, options: ReadOptions
@@ -125,8 +130,12 @@ class ObjectCache:
     def _begin(self, bucket: Bucket, entry_key: _Key) -> asyncio.Task[ObjectRead]:
         fetch = asyncio.create_task(self._fetch(bucket, entry_key))
         self._fetches[entry_key] = fetch
-        fetch.add_done_callback(lambda _: self._fetches.pop(entry_key, None))
+        fetch.add_done_callback(lambda done: self._end(entry_key, done))
         return fetch
+
+    def _end(self, entry_key: _Key, fetch: asyncio.Task[ObjectRead]) -> None:
+        if self._fetches.get(entry_key) is fetch:
+            del self._fetches[entry_key]
 
     async def _fetch(self, bucket: Bucket, entry_key: _Key) -> ObjectRead:
         """Get the object anew, or learn that the kept one is current; a long one comes as a stream."""
@@ -149,7 +158,8 @@ class ObjectCache:
             return read
         body = read.body if isinstance(read.body, bytes) else await _whole(read.body)
         whole = ObjectRead(read.meta, body)
-        self._entries[entry_key] = _Entry(whole, body, self._clock())
+        if self._fetches.get(entry_key) is asyncio.current_task():  # else it was forgotten meanwhile
+            self._entries[entry_key] = _Entry(whole, body, self._clock())
         return whole
 
     def _discard(self, fetch: asyncio.Task[ObjectRead]) -> None:
