@@ -23,6 +23,7 @@ from app.services.manifests import ManifestService
 from app.services.objects import ObjectService
 from app.services.signed_urls import UrlSigner
 from app.services.storages import StorageService
+from app.services.uploads import UploadService
 from app.settings import Settings
 from app.storage.bucket import Bucket
 from app.storage.cache import ObjectCache
@@ -46,6 +47,7 @@ class Services:
     signer: UrlSigner
     storages: StorageService
     objects: ObjectService
+    uploads: UploadService
     manifests: ManifestService
     frames: FrameService
     jobs: JobService
@@ -98,6 +100,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         signer=UrlSigner(sealer, access),
         storages=StorageService(database, sealer, buckets),
         objects=ObjectService(buckets, cache),
+        uploads=UploadService(buckets, cache, changes, settings.max_upload_bytes),
         manifests=ManifestService(database, buckets, jobs),
         frames=FrameService(database, changes),
         jobs=jobs,

@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from app import __version__, log
-from app.api import access, docs, failures, frames, health, jobs, manifests, objects, storages
+from app.api import access, docs, failures, frames, health, jobs, manifests, objects, storages, uploads
 from app.api.edge import Edge
+from app.api.expect import Expect
 from app.api.lane import Lane
 from app.api.openapi import DESCRIPTION, TAGS, document
 from app.lifespan import open_services
@@ -29,7 +30,8 @@ def create_app(settings: Settings | None = None, *, lane: bool = True) -> ASGIAp
     metrics = Metrics()
     access_log = AccessLog(settings.log_level, settings.log_format)
     api = _api(settings, metrics, access_log)
-    return Edge(Lane(api) if lane else api, settings, metrics, access_log)
+    expecting = Expect(api)
+    return Edge(Lane(expecting) if lane else expecting, settings, metrics, access_log)
 
 
 def _api(settings: Settings, metrics: Metrics, access_log: AccessLog) -> FastAPI:
@@ -51,7 +53,7 @@ def _api(settings: Settings, metrics: Metrics, access_log: AccessLog) -> FastAPI
         separate_input_output_schemas=False,
         max_body_size=settings.max_body_bytes,
     )
-    for part in (storages, objects, manifests, frames, jobs, access, health, docs):
+    for part in (storages, objects, uploads, manifests, frames, jobs, access, health, docs):
         api.include_router(part.router)
     failures.install(api)
     api.openapi = lambda: document(api)  # type: ignore[method-assign]  # FastAPI's own hook for this

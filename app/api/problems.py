@@ -10,6 +10,7 @@ from app.api.replies import Headers, Reply
 from app.errors import (
     AccessDeniedError,
     AddressRefusedError,
+    BodyTooLargeError,
     BrokenStreamError,
     BucketMissingError,
     ConflictError,
@@ -18,6 +19,7 @@ from app.errors import (
     DatabaseUnavailableError,
     ForbiddenError,
     FramegateError,
+    IncompleteBodyError,
     InvalidInputError,
     InvalidKeyError,
     MalformedRequestError,
@@ -31,6 +33,7 @@ from app.errors import (
     PreconditionFailedError,
     ProbeRefusedError,
     RangeNotSatisfiableError,
+    ReadOnlyCredentialError,
     SchemaError,
     SignedUrlError,
     StaleRevisionError,
@@ -39,7 +42,9 @@ from app.errors import (
     ThrottledError,
     UnauthenticatedError,
     UnreachableError,
+    UnsupportedCodingError,
     UpstreamError,
+    WriteRefusedError,
     WrongRegionError,
 )
 
@@ -119,12 +124,29 @@ PROBLEMS: Mapping[type[FramegateError], Problem] = {
         lambda error: {"size_bytes": error.size_bytes},
         _unsatisfied,
     ),
+    BodyTooLargeError: Problem("body-too-large", "The request's body is too large", 413),
+    IncompleteBodyError: Problem(
+        "body-incomplete",
+        "The body did not come to its end",
+        408,
+        headers=lambda _: [(b"connection", b"close")],
+    ),
+    UnsupportedCodingError: Problem(
+        "unsupported-coding",
+        "A coded body is not taken",
+        415,
+        headers=lambda _: [(b"accept-encoding", b"identity")],
+    ),
     NoImageError: Problem("no-image", "This frame has no image", 422),
     ObjectMissingError: Problem("object-not-found", "There is no such object", 404),
     ObjectTooLargeError: _STORAGE_ERROR,
     ObjectArchivedError: Problem("object-archived", "The object lies in an archive", 502, _remedy),
     AccessDeniedError: _ACCESS_DENIED,
     CredentialExpiredError: _ACCESS_DENIED,
+    ReadOnlyCredentialError: Problem(
+        "storage-read-only", "The storage's credential may only read", 403, _remedy
+    ),
+    WriteRefusedError: Problem("write-refused", "The bucket does not take this", 409, _remedy),
     CredentialUnreadableError: Problem(
         "credential-unreadable", "Our key to this credential is gone", 502, _remedy
     ),

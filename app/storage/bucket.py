@@ -1,19 +1,22 @@
 """A bucket as the rest of Framegate knows it: written once for all providers."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from time import time
 
 from app.errors import ObjectTooLargeError
 from app.storage.answers import http_date, text_header
 from app.storage.base import (
+    ANYTHING,
     PLAIN_READ,
     Answer,
     ListedObject,
     ListPage,
     ObjectMeta,
     ObjectRead,
+    Pin,
     Provider,
     ReadOptions,
 )
@@ -23,6 +26,7 @@ from app.storage.media import media_type
 from app.storage.reading import Reading
 from app.storage.streams import HeldStream
 from app.storage.upstream import Sender, Upstream
+from app.storage.writing import Part, Writing, part_bytes, parts_of, pin_to
 
 
 class Bucket:
@@ -39,6 +43,7 @@ class Bucket:
         self._gate = gate
         self._running = 0
         self._seen_skew_s = 0.0
+        self._endings: set[asyncio.Task[None]] = set()
 
     @property
     def clock_skew_s(self) -> float:
@@ -99,6 +104,40 @@ class Bucket:
         _check_size(read.meta, limit_bytes)
         return read.meta, body
 
+    async def write(
+        self,
+        key: str,
+        body: AsyncIterator[bytes],
+        media_type: str,
+        conditions: ReadOptions = PLAIN_READ,
+        *,
+        most_bytes: int,
+    ) -> str | None:
+        """Store an object and give its entity tag; the whole body, or nothing of it.
+
+        Conditions are decided before the first byte is asked of `body`, which has at most `most_bytes`; no more
+        of it is taken than the bucket takes. What `body` raises ends the write and is raised. A place at the
+        gate is held while the bucket works, not while a short body comes. Raises `InvalidKeyError`,
+        `PreconditionFailedError`, and `StorageError` for what the bucket refuses (`ReadOnlyCredentialError`,
+        `WriteRefusedError`); after a time-out or a broken connection the object may be stored.
+        """
+        check_key(key)
+        self._running += 1
+        try:
+            pin = await self._pin(key, conditions)
+            writing = Writing(self._upstream, key, media_type, pin, self._endings)
+            async with aclosing(parts_of(body, part_bytes(most_bytes))) as parts:
+                return await self._write(writing, parts)
+        finally:
+            self._running -= 1
+
+    async def delete(self, key: str, conditions: ReadOptions = PLAIN_READ) -> None:
+        """Delete an object that is there; raises `ObjectMissingError`, and else as `write`."""
+        check_key(key)
+        async with self._turn():
+            pin = await pin_to(self._upstream, key, conditions, must_exist=True)
+            await self._provider.delete(key, pin)
+
     async def list(
         self,
         prefix: str | None = None,
@@ -140,7 +179,26 @@ class Bucket:
 
     async def aclose(self) -> None:
         """Close the provider; streams already open go on, and are closed by those who have them."""
+        if self._endings:
+            await asyncio.wait(self._endings)
         await self._provider.aclose()
+
+    async def _pin(self, key: str, conditions: ReadOptions) -> Pin:
+        if conditions == PLAIN_READ:
+            return ANYTHING
+        await self._enter()
+        try:
+            return await pin_to(self._upstream, key, conditions)
+        finally:
+            self._leave()
+
+    async def _write(self, writing: Writing, parts: AsyncIterator[Part]) -> str | None:
+        first = await anext(parts)
+        await self._enter()
+        try:
+            return await (writing.put(first.body) if first.is_last else writing.put_parts(first, parts))
+        finally:
+            self._leave()
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
