@@ -22,6 +22,7 @@ from app.storage.writing import held_bytes
 ROOM_BYTES = 256 * 1024 * 1024
 """Memory of all uploads of a process together: eight long ones at once, or a thousand pictures."""
 MOST_WAITING = 256
+"""Uploads of one user that may wait for memory."""
 
 _log = structlog.get_logger(__name__)
 

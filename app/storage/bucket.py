@@ -26,7 +26,7 @@ from app.storage.media import media_type
 from app.storage.reading import Reading
 from app.storage.streams import HeldStream
 from app.storage.upstream import Sender, Upstream
-from app.storage.writing import Part, Writing, part_bytes, parts_of, pin_to
+from app.storage.writing import ENDING_S, Part, Writing, part_bytes, parts_of, pin_to
 
 
 class Bucket:
@@ -180,7 +180,9 @@ class Bucket:
     async def aclose(self) -> None:
         """Close the provider; streams already open go on, and are closed by those who have them."""
         if self._endings:
-            await asyncio.wait(self._endings)
+            _, unended = await asyncio.wait(self._endings, timeout=ENDING_S)
+            for ending in unended:
+                ending.cancel()
         await self._provider.aclose()
 
     async def _pin(self, key: str, conditions: ReadOptions) -> Pin:

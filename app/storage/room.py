@@ -19,7 +19,7 @@ class _Waiter:
 class Room:
     """A number of bytes that holders reserve parts of, first come, first served; for one event loop.
 
-    One user has at most half of it. Who waits for his own share holds up nobody else.
+    One user has at most half of it, and `most_waiting` who wait. Who waits for his own share holds up nobody else.
     """
 
     def __init__(self, size_bytes: int, most_waiting: int) -> None:
@@ -33,7 +33,7 @@ class Room:
     async def reserve(self, user_id: int, size_bytes: int) -> AsyncIterator[None]:
         """Hold so many bytes (at most half of the room) for as long as the block lasts.
 
-        Waits until they are free; raises `ThrottledError` when too many wait already.
+        Waits until they are free; raises `ThrottledError` when too many of the user's wait already.
         """
         size_bytes = min(size_bytes, self._size_bytes // 2)
         await self._enter(user_id, size_bytes)
@@ -43,8 +43,8 @@ class Room:
             self._leave(user_id, size_bytes)
 
     async def _enter(self, user_id: int, size_bytes: int) -> None:
-        if len(self._waiters) >= self._most_waiting:
-            raise ThrottledError("Too many uploads wait already.")
+        if sum(waiter.user_id == user_id for waiter in self._waiters) >= self._most_waiting:
+            raise ThrottledError("Too many of your uploads wait already.")
         waiter = _Waiter(user_id, size_bytes, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self._admit()

@@ -61,10 +61,20 @@ class SharedSession:
         """For `AioConfig(http_session_cls=..., ignore_configured_endpoint_urls=True)`; its clients obey the
         config's connect and read time-outs, and ignore `verify`, proxies and `max_pool_connections`."""
 
-    def azure_transport(self) -> AioHttpTransport:
-        """Make the transport of one Azure client; closing the client leaves the session open."""
-        direct = _Direct(self._session, self._session.timeout)
-        return _AzureTransport(session=direct, session_owner=False, use_env_settings=False)
+    def azure_transport(
+        self, *, connect_timeout_s: float = 5.0, read_timeout_s: float = 20.0
+    ) -> AioHttpTransport:
+        """Make the transport of one Azure client; closing the client leaves the session open.
+
+        The time-outs are given here: a client with a transport of its own passes none on.
+        """
+        return _AzureTransport(
+            session=_Direct(self._session, self._session.timeout),
+            session_owner=False,
+            use_env_settings=False,
+            connection_timeout=connect_timeout_s,
+            read_timeout=read_timeout_s,
+        )
 
     async def aclose(self) -> None:
         """Close every connection; closing twice does nothing."""

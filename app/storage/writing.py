@@ -9,7 +9,14 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, replace
 
-from app.errors import ObjectMissingError, PreconditionFailedError, StorageError
+from app.errors import (
+    AccessDeniedError,
+    FramegateError,
+    ObjectMissingError,
+    PreconditionFailedError,
+    StorageError,
+    UpstreamError,
+)
 from app.storage.base import ANYTHING, ObjectMeta, PartedUpload, Pin, ReadOptions
 from app.storage.preconditions import evaluate, is_strong
 from app.storage.reading import Reading
@@ -19,6 +26,10 @@ PART_BYTES = 8 * 1024 * 1024
 MOST_PARTS = 10_000
 """S3's limit (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html); Azure takes more."""
 PARTS_IN_FLIGHT = 2
+
+ABORT_PAUSES_S = (1.0, 4.0, 15.0)
+ENDING_S = 5.0
+"""How long a writer, or the closing of its bucket, waits until the parts of a failed upload are gone."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,8 +103,8 @@ class Writing:
         """Store a body in one request and give its entity tag."""
         try:
             return await self._provider.put(self._key, body, self._media_type, self._pin)
-        except ObjectMissingError as error:  # S3's answer to If-Match where there is nothing
-            raise PreconditionFailedError from error
+        except ObjectMissingError as error:
+            raise self._missing() from error
 
     async def put_parts(self, first: Part, others: AsyncIterator[Part]) -> str | None:
         """Store a body in parts and give its entity tag; whatever goes wrong, the parts are taken away again."""
@@ -102,11 +113,17 @@ class Writing:
             await _send_all(upload, first, others)
             etag = await upload.complete(self._pin)
         except BaseException as error:
-            await self._end(_abort(upload))
+            await self._end(asyncio.create_task(_abort(upload)))
             if isinstance(error, ObjectMissingError):
-                raise PreconditionFailedError from error
+                raise self._missing() from error
             raise
         return await self._confirmed(etag)
+
+    def _missing(self) -> FramegateError:
+        """Read "no such object" as S3 means it: its answer to If-Match where there is nothing."""
+        if self._pin.etag is not None:
+            return PreconditionFailedError()
+        return UpstreamError("The bucket answered a write as if it was a read of a missing object.")
 
     async def _confirmed(self, etag: str | None) -> str | None:
         """Give the tag if the bucket still says it; `rclone serve s3` answers another one than it has later.
@@ -125,13 +142,14 @@ class Writing:
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
-            await self._end(_abort_begun(beginning))
+            await self._end(asyncio.create_task(_abort_begun(beginning)))
             raise
 
     async def _end(self, ending: "asyncio.Task[None]") -> None:
+        """Wait for an ending, but not long: it goes on by itself."""
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
-        await asyncio.shield(ending)
+        await asyncio.wait({ending}, timeout=ENDING_S)
 
 
 async def parts_of(body: AsyncIterator[bytes], size_bytes: int) -> AsyncGenerator[Part]:
@@ -179,22 +197,22 @@ async def _send_all(upload: PartedUpload, first: Part, others: AsyncIterator[Par
         raise failed from failed.__cause__
 
 
-def _abort(upload: PartedUpload) -> "asyncio.Task[None]":
-    async def abort() -> None:
+async def _abort(upload: PartedUpload) -> None:
+    """Take parts away, and try again if the bucket fails: left there they cost money for ever."""
+    for pause_s in (*ABORT_PAUSES_S, None):
         try:
-            await upload.abort()
+            return await upload.abort()
         except StorageError as error:
-            _log.warning("parts of an upload stay in the bucket: %s", error)
+            if pause_s is None or isinstance(error, AccessDeniedError):
+                _log.warning("parts of an upload stay in the bucket: %s", error)
+                return None
+        await asyncio.sleep(pause_s)
+    return None
 
-    return asyncio.create_task(abort())
 
-
-def _abort_begun(beginning: "asyncio.Future[PartedUpload]") -> "asyncio.Task[None]":
-    async def abort() -> None:
-        try:
-            upload = await beginning
-        except StorageError:
-            return
-        await _abort(upload)
-
-    return asyncio.create_task(abort())
+async def _abort_begun(beginning: "asyncio.Future[PartedUpload]") -> None:
+    try:
+        upload = await beginning
+    except FramegateError:
+        return
+    await _abort(upload)

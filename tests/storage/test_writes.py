@@ -19,6 +19,7 @@ from app.errors import (
     ObjectMissingError,
     PreconditionFailedError,
     ReadOnlyCredentialError,
+    ThrottledError,
     UpstreamError,
 )
 from app.storage.base import PLAIN_READ, ReadOptions
@@ -352,6 +353,20 @@ async def test_no_more_is_taken_from_a_body_than_the_bucket_takes() -> None:
     with pytest.raises(asyncio.CancelledError):
         await writing
     assert provider.aborted
+
+
+async def test_the_gate_bounds_what_the_bucket_is_given_at_once() -> None:
+    provider = Slow()
+    bucket = Bucket(cast("Any", provider), cast("Any", None), Gate(1, 0))
+    long = asyncio.create_task(write(bucket, "k", pattern(PART_BYTES + 1)))
+    while provider.held < 2:
+        await asyncio.sleep(0.01)
+    with pytest.raises(ThrottledError):
+        await write(bucket, "k2", b"x")
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+    assert not bucket.busy
 
 
 class Slow:

@@ -234,13 +234,11 @@ def open_azure(
         access.endpoint,
         source.container,
         credential=_credential(access),
-        transport=shared.azure_transport(),
+        transport=shared.azure_transport(connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s),
         permit_redirects=False,
         retry_policy=ExponentialRetry(
             initial_backoff=1, increment_base=1, retry_total=1, random_jitter_range=1
         ),
-        connection_timeout=connect_timeout_s,
-        read_timeout=read_timeout_s,
     )
     return AzureProvider(source, access, client)
 
