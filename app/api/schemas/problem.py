@@ -18,7 +18,7 @@ _DESCRIPTIONS = {
     410: "The manifest has a newer revision.",
     412: "A condition of the request does not hold.",
     413: "The body is too large.",
-    415: "The body must be JSON.",
+    415: "This kind of body is not taken: JSON is wanted, or an object without `Content-Encoding`.",
     416: "No byte of that range exists.",
     422: "Understood, but not valid; `errors` points at each field at fault.",
     429: "Your share is used up; `Retry-After` says when to come again.",
