@@ -169,6 +169,22 @@ class PreconditionFailedError(FramegateError):
         self.detail = detail
 
 
+class BodyTooLargeError(FramegateError):
+    """The body of an upload is longer than this installation takes."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"An upload has at most {limit_bytes} bytes (FRAMEGATE_MAX_UPLOAD_BYTES).")
+        self.limit_bytes = limit_bytes
+
+
+class IncompleteBodyError(FramegateError):
+    """The client went away in the middle of its body, or sent nothing of it for too long."""
+
+
+class UnsupportedCodingError(FramegateError):
+    """The body is compressed or otherwise coded (`Content-Encoding`)."""
+
+
 class RangeNotSatisfiableError(FramegateError):
     """No byte of the asked range exists (RFC 9110 section 15.5.17); `size_bytes` is the whole object's."""
 
@@ -227,6 +243,10 @@ class CredentialExpiredError(AccessDeniedError):
     """The credential itself says, or the bucket says, that its time is over."""
 
     state: ClassVar[HealthState] = "credential_expired"
+
+
+class ReadOnlyCredentialError(AccessDeniedError):
+    """The bucket knows the credential and does not let it write."""
 
 
 class CredentialUnreadableError(StorageError):
@@ -309,6 +329,12 @@ class ObjectTooLargeError(StorageError):
         self.key = key
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
+
+
+class WriteRefusedError(StorageError):
+    """The bucket does not take this write, whoever asks: its quota, a lock on the object, the object's key."""
+
+    state: ClassVar[HealthState] = "available"
 
 
 class BrokenStreamError(StorageError):

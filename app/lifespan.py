@@ -29,6 +29,7 @@ from app.services.renditions import RenditionService
 from app.services.room import Room
 from app.services.signed_urls import UrlSigner
 from app.services.storages import StorageService
+from app.services.uploads import UploadService
 from app.settings import Settings
 from app.storage.bucket import Bucket
 from app.storage.cache import ObjectCache
@@ -55,6 +56,7 @@ class Services:
     objects: ObjectService
     renditions: RenditionService
     previews: PreviewService
+    uploads: UploadService
     manifests: ManifestService
     frames: FrameService
     chunks: ChunkService
@@ -98,6 +100,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     stack.push_async_callback(buckets.aclose)
     cache = ObjectCache(settings.cache_bytes, settings.cache_max_age_s, metrics.cached)
     changes.subscribe(_forgetting(cache), cache.clear)
+    changes.subscribe_objects(cache.forget)
     jobs = JobService(database)
     objects = ObjectService(buckets, cache)
     renditions = RenditionService(buckets, cache, _render_pool(stack, settings, metrics))
@@ -115,6 +118,7 @@ async def _opened(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         manifests=manifests,
         frames=frames,
         chunks=ChunkService(frames, objects, renditions, Room(settings.chunk_bytes)),
+        uploads=UploadService(buckets, cache, changes, settings.max_upload_bytes),
         jobs=jobs,
         buckets=buckets,
     )

@@ -20,8 +20,10 @@ from app.api import (
     objects,
     previews,
     storages,
+    uploads,
 )
 from app.api.edge import Edge
+from app.api.expect import Expect
 from app.api.lane import Lane
 from app.api.openapi import DESCRIPTION, TAGS, document
 from app.lifespan import open_services
@@ -48,7 +50,7 @@ def create_app(settings: Settings | None = None, *, lane: bool = True) -> ASGIAp
         access_log.flush()
         metrics.flush()
 
-    edge = Edge(_api(settings, lifespan), settings, metrics, access_log)
+    edge = Edge(Expect(_api(settings, lifespan)), settings, metrics, access_log)
     return edge
 
 
@@ -65,7 +67,19 @@ def _api(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         separate_input_output_schemas=False,
         max_body_size=settings.max_body_bytes,
     )
-    for part in (storages, previews, objects, manifests, frames, chunks, jobs, access, health, docs):
+    for part in (
+        storages,
+        previews,
+        objects,
+        uploads,
+        manifests,
+        frames,
+        chunks,
+        jobs,
+        access,
+        health,
+        docs,
+    ):
         api.include_router(part.router)
     failures.install(api)
     api.openapi = lambda: document(api)  # type: ignore[method-assign]  # FastAPI's own hook for this

@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     max_line_bytes: int = Field(default=1 * MIB, ge=64)
     max_body_bytes: int = Field(default=1 * MIB, ge=1024)
     send_timeout_s: float = Field(default=60, ge=1, le=3600)
+    max_upload_bytes: int = Field(default=5 * GIB, ge=1)
     grace_s: float = Field(default=30, ge=0, le=3600)
     inline_jobs: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from app.errors import Fault, InvalidInputError
 from app.storage.base import PLAIN_READ, ByteRange, Method, ReadOptions, Suffix
 
 CONDITIONAL = frozenset(
@@ -33,6 +34,26 @@ def parse(headers: Mapping[bytes, bytes], method: Method) -> ReadOptions:
         if_modified_since=_date(text.get(b"if-modified-since")),
         if_unmodified_since=_date(text.get(b"if-unmodified-since")),
         if_range=_if_range(text.get(b"if-range")) if asked is not None else None,
+    )
+
+
+def parse_write(headers: Mapping[bytes, bytes]) -> ReadOptions:
+    """Give the conditions of a write; `headers` have lower-case names, repeated ones joined.
+
+    Raises `InvalidInputError` for a list of tags that is none: passed over, it could cost an object.
+    """
+    text = {name: headers[name].decode("latin-1").strip() for name in CONDITIONAL & headers.keys()}
+    faults = [
+        Fault(f"header:{name}", 'This is neither * nor a list of entity tags such as "abc".')
+        for name in ("If-Match", "If-None-Match")
+        if (given := text.get(name.lower().encode())) is not None and _tags(given, None) is None
+    ]
+    if faults:
+        raise InvalidInputError(*faults)
+    return ReadOptions(
+        if_match=_tags(text.get(b"if-match"), malformed=None),
+        if_none_match=_tags(text.get(b"if-none-match"), malformed=None),
+        if_unmodified_since=_date(text.get(b"if-unmodified-since")),
     )
 
 

@@ -90,6 +90,11 @@ def raw_key_of(scope: Scope) -> bytes:
     return found[2] if found else b""
 
 
+def key_of(scope: Scope) -> str:
+    """Give the key of an object's path; raises `MalformedRequestError`."""
+    return _decoded(raw_key_of(scope))
+
+
 async def object_reply(services: Services, request: ByteRequest, storage_id: int, raw_key: bytes) -> Reply:
     """Answer a GET or HEAD of an object; `raw_key` is percent-encoded, as it came.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.limits import is_upload
 from app.api.problems import HOST_NOT_ALLOWED, HTTP_PROBLEMS, reply_with
 from app.api.replies import BROKEN_BY, Headers, Reply, send_reply
 from app.errors import AnswerAbortedError, FramegateError, StorageError
@@ -28,6 +29,7 @@ _PREFLIGHT: Headers = [
             (
                 b"Authorization, Content-Type, Range, If-Match, If-None-Match, If-Modified-Since",
                 b"If-Unmodified-Since, If-Range, Cache-Control, Prefer, X-Request-Id",
+                b"Content-MD5, Repr-Digest, Content-Digest",
             )
         ),
     ),
@@ -112,7 +114,7 @@ class Edge:
         if method == "OPTIONS" and b"access-control-request-method" in headers:
             return Reply(204, _PREFLIGHT if self._allows(headers.get(b"origin")) else [])
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._max_body_bytes:
+        if length.isdigit() and int(length) > self._max_body_bytes and not is_upload(method, path):
             return reply_with(HTTP_PROBLEMS[413], self._too_large(), passage.request_id)
         return None
 

@@ -10,6 +10,7 @@ from app.api.replies import Headers, Reply
 from app.errors import (
     AccessDeniedError,
     AddressRefusedError,
+    BodyTooLargeError,
     BrokenStreamError,
     BucketMissingError,
     ConflictError,
@@ -18,6 +19,7 @@ from app.errors import (
     DatabaseUnavailableError,
     ForbiddenError,
     FramegateError,
+    IncompleteBodyError,
     InvalidInputError,
     InvalidKeyError,
     MalformedRequestError,
@@ -33,6 +35,7 @@ from app.errors import (
     PreconditionFailedError,
     ProbeRefusedError,
     RangeNotSatisfiableError,
+    ReadOnlyCredentialError,
     RenditionsBusyError,
     SchemaError,
     ShareUsedUpError,
@@ -43,7 +46,9 @@ from app.errors import (
     ThrottledError,
     UnauthenticatedError,
     UnreachableError,
+    UnsupportedCodingError,
     UpstreamError,
+    WriteRefusedError,
     WrongRegionError,
 )
 
@@ -129,6 +134,19 @@ PROBLEMS: Mapping[type[FramegateError], Problem] = {
         lambda error: {"size_bytes": error.size_bytes},
         _unsatisfied,
     ),
+    BodyTooLargeError: Problem("body-too-large", "The request's body is too large", 413),
+    IncompleteBodyError: Problem(
+        "body-incomplete",
+        "The body did not come to its end",
+        408,
+        headers=lambda _: [(b"connection", b"close")],
+    ),
+    UnsupportedCodingError: Problem(
+        "unsupported-coding",
+        "A coded body is not taken",
+        415,
+        headers=lambda _: [(b"accept-encoding", b"identity")],
+    ),
     NoImageError: Problem("no-image", "This frame has no image", 422),
     NotAPictureError: Problem("not-a-picture", "The object is no picture that can be read", 422),
     PictureTooLargeError: Problem("picture-too-large", "The picture is too large to be made smaller", 422),
@@ -137,6 +155,10 @@ PROBLEMS: Mapping[type[FramegateError], Problem] = {
     ObjectArchivedError: Problem("object-archived", "The object lies in an archive", 502, _remedy),
     AccessDeniedError: _ACCESS_DENIED,
     CredentialExpiredError: _ACCESS_DENIED,
+    ReadOnlyCredentialError: Problem(
+        "storage-read-only", "The storage's credential may only read", 403, _remedy
+    ),
+    WriteRefusedError: Problem("write-refused", "The bucket does not take this", 409, _remedy),
     CredentialUnreadableError: Problem(
         "credential-unreadable", "Our key to this credential is gone", 502, _remedy
     ),

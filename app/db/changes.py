@@ -8,11 +8,14 @@ from typing import Generic, TypeVar, cast
 
 import asyncpg
 import structlog
+from sqlalchemy import text
 
 from app.db.session import Database
 from app.errors import DatabaseUnavailableError
 
 CHANNEL = "framegate"
+_OBJECTS = "objects"
+"""No table: what was written through us to a bucket."""
 TRUST_S = 15.0
 """How long what is remembered may still be served after the channel was lost."""
 _PING_EVERY_S = 5.0
@@ -33,6 +36,7 @@ class Changes:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._listeners: list[Callable[[str, int], None]] = []
+        self._object_listeners: list[Callable[[int, str], None]] = []
         self._resets: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._trusted_until = 0.0
@@ -42,6 +46,16 @@ class Changes:
         """Call `on_change(table, id)` for each change, `on_reset()` when changes may have been missed."""
         self._listeners.append(on_change)
         self._resets.append(on_reset)
+
+    def subscribe_objects(self, on_object: Callable[[int, str], None]) -> None:
+        """Call `on_object(storage_id, key)` for each object that any process wrote or deleted."""
+        self._object_listeners.append(on_object)
+
+    async def announce_object(self, storage_id: int, key: str) -> None:
+        """Tell every process that an object was written or deleted; raises `DatabaseUnavailableError`."""
+        async with self._database.session() as session:
+            words = {"channel": CHANNEL, "payload": f"{_OBJECTS} {storage_id} {key}"}
+            await session.execute(text("SELECT pg_notify(:channel, :payload)"), words)
 
     async def start(self) -> None:
         """Listen from now on, whatever happens to the connection; raises `DatabaseUnavailableError`."""
@@ -79,6 +93,11 @@ class Changes:
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         table, _, row_id = str(payload).partition(" ")
+        if table == _OBJECTS:
+            storage_id, _, key = row_id.partition(" ")
+            for on_object in self._object_listeners:
+                on_object(int(storage_id), key)
+            return
         for listener in self._listeners:
             listener(table, int(row_id))
 

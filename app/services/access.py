@@ -154,6 +154,12 @@ def require_creator(principal: Principal) -> None:
         raise ForbiddenError("A worker may not attach storages; ask for the role user.")
 
 
+def require_writer(principal: Principal) -> None:
+    """Raise `ForbiddenError` unless the principal's role may write to the buckets of its storages."""
+    if principal.role == "worker":
+        raise ForbiddenError("A worker may not write objects; ask for the role user.")
+
+
 def parse_lifetime(text: str) -> timedelta:
     """Read `30d`, `12h`, `45m` or `90s`; raises `InvalidInputError` at `/expires`."""
     match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)

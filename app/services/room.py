@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from app.errors import ThrottledError
 
 LONGEST_WAIT_S = 20.0
-SHARES = 4
-"""One user may hold this part of the room."""
 MOST_WAITERS = 256
 """So many requests of one user may wait."""
 _RETRY_AFTER_S = 5
@@ -22,16 +22,27 @@ class _Waiter:
 
 
 class Room:
-    """So many bytes for all, and a quarter of them for each user. Belongs to one event loop.
+    """So many bytes for all, and at most one of `shares` parts of them for each user. Belongs to one event loop.
 
     Whatever can do without takes room only where there is some. Those who cannot go on without it wait, and
     hold nothing meanwhile: so they never wait for each other.
     """
 
-    def __init__(self, limit_bytes: int, *, wait_s: float = LONGEST_WAIT_S) -> None:
-        self.share_bytes = limit_bytes // SHARES
+    def __init__(
+        self,
+        limit_bytes: int,
+        *,
+        shares: int = 4,
+        wait_s: float | None = LONGEST_WAIT_S,
+        most_waiters: int = MOST_WAITERS,
+        what: str = "chunks",
+    ) -> None:
+        """`wait_s` None: for as long as it takes; `what` is named where there is no room."""
+        self.share_bytes = limit_bytes // shares
         self._limit_bytes = limit_bytes
         self._wait_s = wait_s
+        self._most_waiters = most_waiters
+        self._what = what
         self._held: Counter[int] = Counter()
         self._waiters: deque[_Waiter] = deque()
 
@@ -51,14 +62,24 @@ class Room:
         self._held[user_id] += size_bytes
         return True
 
+    @asynccontextmanager
+    async def reserve(self, user_id: int, size_bytes: int) -> AsyncIterator[None]:
+        """Hold room for as long as the block lasts, at most a user's share; raises as `wait` does."""
+        held_bytes = min(size_bytes, self.share_bytes)
+        await self.wait(user_id, held_bytes)
+        try:
+            yield
+        finally:
+            self.give(user_id, held_bytes)
+
     async def wait(self, user_id: int, size_bytes: int) -> None:
         """Take room, at most a user's share, as soon as there is some; call it while holding nothing.
 
         Raises `ThrottledError` when that takes too long, or when too many wait already. Cancelled while it
         waits it holds nothing.
         """
-        if sum(waiter.user_id == user_id for waiter in self._waiters) >= MOST_WAITERS:
-            raise _crowded()
+        if sum(waiter.user_id == user_id for waiter in self._waiters) >= self._most_waiters:
+            raise self._crowded()
         waiter = _Waiter(user_id, size_bytes, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self._serve()
@@ -68,7 +89,7 @@ class Room:
         except BaseException as error:
             self._leave(waiter)
             if isinstance(error, TimeoutError):
-                raise _crowded() from None
+                raise self._crowded() from None
             raise
 
     def give(self, user_id: int, size_bytes: int) -> None:
@@ -99,9 +120,8 @@ class Room:
         elif not waiter.turn.cancelled():
             self.give(waiter.user_id, waiter.size_bytes)
 
-
-def _crowded() -> ThrottledError:
-    return ThrottledError(
-        "Too many chunks are under way: their frames take all the memory that is set aside for them.",
-        retry_after_s=_RETRY_AFTER_S,
-    )
+    def _crowded(self) -> ThrottledError:
+        return ThrottledError(
+            f"Too many {self._what} are under way: they take all the memory that is set aside for them.",
+            retry_after_s=_RETRY_AFTER_S,
+        )

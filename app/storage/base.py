@@ -160,6 +160,36 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """What a write may replace: the object of one strong tag, nothing at all, or (the default) anything."""
+
+    etag: str | None = None
+    missing: bool = False
+
+
+ANYTHING = Pin()
+
+
+class PartedUpload(Protocol):
+    """A long object on its way into a bucket; nothing of it is to be seen before it is completed."""
+
+    async def put_part(self, number: int, body: bytes) -> None:
+        """Store part `number` (1 to 10,000); parts may be stored in any order, and several at once."""
+        ...
+
+    async def complete(self, pin: Pin) -> str | None:
+        """Make the object of its parts, by their numbers, and give its entity tag.
+
+        Raises `PreconditionFailedError` where the bucket finds the key in another state than `pin`.
+        """
+        ...
+
+    async def abort(self) -> None:
+        """Take the parts away; one that is over already is no error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One line of a probe's checklist."""
 
@@ -221,12 +251,23 @@ class Provider(Protocol):
         """
         ...
 
-    async def put(self, key: str, body: bytes) -> None:
-        """Store a small object; used by the probe's write check alone."""
+    async def put(
+        self, key: str, body: bytes, media_type: str | None = None, pin: Pin = ANYTHING
+    ) -> str | None:
+        """Store an object of a few MiB and give its entity tag; whole, or not at all.
+
+        Raises `PreconditionFailedError` (or `ObjectMissingError`) where the bucket finds the key in another
+        state than `pin`; a bucket may not know pins at all. Like every write it raises
+        `ReadOnlyCredentialError` and `WriteRefusedError`.
+        """
         ...
 
-    async def delete(self, key: str) -> None:
-        """Delete an object; a missing one is no error."""
+    async def begin(self, key: str, media_type: str | None = None) -> PartedUpload:
+        """Begin to store a long object; the caller completes or aborts it."""
+        ...
+
+    async def delete(self, key: str, pin: Pin = ANYTHING) -> None:
+        """Delete an object; a missing one is no error, unless it was pinned."""
         ...
 
     async def aclose(self) -> None:

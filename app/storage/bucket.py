@@ -1,7 +1,8 @@
 """A bucket as the rest of Framegate knows it: written once for all providers."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from time import time
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 from app.errors import ObjectTooLargeError
 from app.storage.answers import http_date, text_header
 from app.storage.base import (
+    ANYTHING,
     PLAIN_READ,
     Answer,
     ListedObject,
@@ -19,6 +21,7 @@ from app.storage.base import (
     ObjectMeta,
     ObjectRead,
     Overrides,
+    Pin,
     Provider,
     ReadOptions,
 )
@@ -31,6 +34,7 @@ from app.storage.resuming import resumable
 from app.storage.retries import RetryPolicy
 from app.storage.streams import HeldStream
 from app.storage.upstream import Sender, Upstream
+from app.storage.writing import ENDING_S, Part, Writing, part_bytes, parts_of, pin_to
 
 
 class Bucket:
@@ -55,6 +59,7 @@ class Bucket:
         self._gate = gate
         self._running = 0
         self._seen_skew_s = 0.0
+        self._endings: set[asyncio.Task[None]] = set()
 
     @property
     def clock_skew_s(self) -> float:
@@ -126,6 +131,41 @@ class Bucket:
         _check_size(read.meta, limit_bytes)
         return read.meta, body
 
+    async def write(
+        self,
+        key: str,
+        body: AsyncIterator[bytes],
+        media_type: str,
+        conditions: ReadOptions = PLAIN_READ,
+        *,
+        most_bytes: int,
+        caller: int = HOUSE,
+    ) -> str | None:
+        """Store an object and give its entity tag; the whole body, or nothing of it.
+
+        Conditions are decided before the first byte is asked of `body`, which has at most `most_bytes`; no more
+        of it is taken than the bucket takes. What `body` raises ends the write and is raised. A place at the
+        gate is held while the bucket works, not while a short body comes. Raises `InvalidKeyError`,
+        `PreconditionFailedError`, and `StorageError` for what the bucket refuses (`ReadOnlyCredentialError`,
+        `WriteRefusedError`); after a time-out or a broken connection the object may be stored.
+        """
+        check_key(key)
+        self._running += 1
+        try:
+            pin = await self._pin(key, conditions, caller)
+            writing = Writing(self._upstream, key, media_type, pin, self._endings)
+            async with aclosing(parts_of(body, part_bytes(most_bytes))) as parts:
+                return await self._write(writing, parts, caller)
+        finally:
+            self._running -= 1
+
+    async def delete(self, key: str, conditions: ReadOptions = PLAIN_READ, *, caller: int = HOUSE) -> None:
+        """Delete an object that is there; raises `ObjectMissingError`, and else as `write`."""
+        check_key(key)
+        async with self._turn(caller):
+            pin = await pin_to(self._upstream, key, conditions, must_exist=True)
+            await self._provider.delete(key, pin)
+
     async def list(
         self,
         prefix: str | None = None,
@@ -175,7 +215,22 @@ class Bucket:
 
     async def aclose(self) -> None:
         """Close the provider; streams already open go on, and are closed by those who have them."""
+        if self._endings:
+            _, unended = await asyncio.wait(self._endings, timeout=ENDING_S)
+            for ending in unended:
+                ending.cancel()
         await self._provider.aclose()
+
+    async def _pin(self, key: str, conditions: ReadOptions, caller: int) -> Pin:
+        if conditions == PLAIN_READ:
+            return ANYTHING
+        async with self._turn(caller):
+            return await pin_to(self._upstream, key, conditions)
+
+    async def _write(self, writing: Writing, parts: AsyncIterator[Part], caller: int) -> str | None:
+        first = await anext(parts)
+        async with self._turn(caller):
+            return await (writing.put(first.body) if first.is_last else writing.put_parts(first, parts))
 
     @asynccontextmanager
     async def _turn(self, caller: int = HOUSE) -> AsyncIterator[None]:

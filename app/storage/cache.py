@@ -146,14 +146,19 @@ class ObjectCache:
         """Tell whether something made of an object is here, fresh or not."""
         return (place.storage_id, place.version, key, name) in self._entries
 
-    def forget(self, storage_id: int) -> None:
-        """Drop every object of a storage that was changed or removed."""
-        for entry_key in [entry_key for entry_key in self._entries if entry_key[0] == storage_id]:
-            del self._entries[entry_key]
+    def forget(self, storage_id: int, key: str | None = None) -> None:
+        """Drop one object that was written or deleted, or every object of a storage that was changed or removed.
+
+        What is being fetched is not kept either, and nobody who asks from now on is given it.
+        """
+        for kept in (self._entries, self._fetches):
+            for entry_key in [one for one in kept if one[0] == storage_id and key in {None, one[2]}]:
+                kept.pop(entry_key)
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop everything, what is being fetched too."""
         self._entries.clear()
+        self._fetches.clear()
 
     async def _fetched(
         self, bucket: Bucket, entry_key: _Key, method: Method, options: ReadOptions, caller: int
@@ -184,7 +189,8 @@ class ObjectCache:
         return fetch
 
     def _end(self, entry_key: _Key, fetch: asyncio.Task[ObjectRead]) -> None:
-        self._fetches.pop(entry_key, None)
+        if self._fetches.get(entry_key) is fetch:
+            del self._fetches[entry_key]
         if not fetch.cancelled():
             fetch.exception()  # looked at, else asyncio complains when everybody who waited has left
 
@@ -205,7 +211,8 @@ class ObjectCache:
             return read
         body = read.body if isinstance(read.body, bytes) else await _whole(read.body)
         whole = ObjectRead(read.meta, body)
-        self._entries[entry_key] = _Entry(whole, body, self._clock())
+        if self._fetches.get(entry_key) is asyncio.current_task():  # else it was forgotten meanwhile
+            self._entries[entry_key] = _Entry(whole, body, self._clock())
         return whole
 
     def _discard(self, fetch: asyncio.Task[ObjectRead]) -> None:

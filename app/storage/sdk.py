@@ -4,9 +4,12 @@ Left to themselves the SDKs follow redirects (aiobotocore sends the session toke
 endpoints from the environment, and build a TLS context per client. Here all of that is decided once.
 """
 
+import asyncio
+import io
 import re
 import ssl
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
 
 import aiohttp
 from aiobotocore.awsrequest import AioAWSResponse
@@ -19,6 +22,7 @@ from app.storage.guard import Guard, refusal
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
+_IN_ONE_PIECE = 64 * 1024
 
 
 class Redirected(UpstreamError):  # noqa: N818 - it is the answer's name, and the provider turns it into words
@@ -57,9 +61,20 @@ class SharedSession:
         """For `AioConfig(http_session_cls=..., ignore_configured_endpoint_urls=True)`; its clients obey the
         config's connect and read time-outs, and ignore `verify`, proxies and `max_pool_connections`."""
 
-    def azure_transport(self) -> AioHttpTransport:
-        """Make the transport of one Azure client; closing the client leaves the session open."""
-        return _AzureTransport(session=self._session, session_owner=False, use_env_settings=False)
+    def azure_transport(
+        self, *, connect_timeout_s: float = 5.0, read_timeout_s: float = 20.0
+    ) -> AioHttpTransport:
+        """Make the transport of one Azure client; closing the client leaves the session open.
+
+        The time-outs are given here: a client with a transport of its own passes none on.
+        """
+        return _AzureTransport(
+            session=_Direct(self._session, self._session.timeout),
+            session_owner=False,
+            use_env_settings=False,
+            connection_timeout=connect_timeout_s,
+            read_timeout=read_timeout_s,
+        )
 
     async def aclose(self) -> None:
         """Close every connection; closing twice does nothing."""
@@ -67,16 +82,54 @@ class SharedSession:
 
 
 class _Direct:
-    """The part of aiohttp's session that aiobotocore calls, without redirects and proxies."""
+    """The part of aiohttp's session that the SDKs call, without redirects and proxies, and with a patience.
+
+    aiohttp waits for ever for a server that takes no more of a body, or never says 100; here that ends after
+    the time that an answer may take.
+    """
+
+    auto_decompress = False
 
     def __init__(self, session: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout) -> None:
         self._session = session
         self._timeout = timeout
 
-    async def request(self, method: str, **kwargs: Any) -> aiohttp.ClientResponse:
-        kwargs.setdefault("timeout", self._timeout)
+    async def __aenter__(self) -> Self:
+        """Be opened by an SDK; the session is open already."""
+        return self
+
+    async def request(self, method: str, url: Any, **kwargs: Any) -> aiohttp.ClientResponse:
+        timeout: aiohttp.ClientTimeout = kwargs.setdefault("timeout", self._timeout)
         kwargs.update(allow_redirects=False, proxy=None, proxy_headers=None)
-        return await self._session.request(method, kwargs.pop("url"), **kwargs)
+        body = _long_body(kwargs.get("data"))
+        if body is None or timeout.sock_read is None:
+            return await self._session.request(method, url, **kwargs)
+        async with asyncio.timeout(timeout.sock_read + (timeout.sock_connect or 0)) as deadline:
+            kwargs["data"] = _Taken(body, deadline, timeout.sock_read)
+            return await self._session.request(method, url, **kwargs)
+        raise AssertionError  # the deadline swallows nothing; mypy cannot know
+
+
+class _Taken(io.BytesIO):
+    """A body that puts its deadline off for as long as the server goes on taking it."""
+
+    def __init__(self, body: bytes, deadline: asyncio.Timeout, patience_s: float) -> None:
+        super().__init__(body)
+        self._deadline = deadline
+        self._patience_s = patience_s
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Give the next piece, which is asked for when the last one is on its way."""
+        with suppress(RuntimeError):  # its time is over, or its answer came before its end
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._patience_s)
+        return super().read(size)
+
+
+def _long_body(data: object) -> bytes | None:
+    """Give a body that is worth watching: aiohttp sends bytes in one piece, however many they are."""
+    if isinstance(data, io.BytesIO):
+        return data.getvalue()
+    return data if isinstance(data, bytes) and len(data) > _IN_ONE_PIECE else None
 
 
 def _bound_session(shared: aiohttp.ClientSession) -> type[AIOHTTPSession]:

@@ -1,6 +1,7 @@
 """Hot objects over HTTP: permission on every hit, no-cache, and every process forgets what changed."""
 
 import asyncio
+import base64
 
 from tests.api.conftest import Service, StartService, client, s3_body
 from tests.servers.s3 import S3Bucket
@@ -72,3 +73,30 @@ async def test_a_changed_or_removed_storage_is_forgotten_in_every_process(
         assert (await one.admin.delete(path)).status_code == 204
         await asyncio.sleep(0.5)
         assert (await other.admin.get(f"{path}/objects/a.jpg")).status_code == 404
+
+
+async def test_what_was_written_is_served_at_once_and_soon_by_every_process(
+    start_service: StartService, s3_bucket: S3Bucket
+) -> None:
+    same = ON | {"secret_keys": f"k1:{base64.b64encode(bytes(32)).decode()}"}
+    async with start_service(**same) as one, start_service(**same) as other:
+        storage = await one.attach(s3_body(s3_bucket))
+        path = f"/v1/storages/{storage}/objects"
+        for key in ("a.jpg", "b.jpg"):
+            await s3_bucket.put(key, b"old")
+            for service in (one, other):
+                assert (await service.admin.get(f"{path}/{key}")).content == b"old"
+        await s3_bucket.put("b.jpg", b"not heard of")
+        assert (await one.admin.put(f"{path}/a.jpg", content=b"new")).status_code == 200
+        assert (await one.admin.get(f"{path}/a.jpg")).content == b"new"
+        async with asyncio.timeout(10):
+            while (await other.admin.get(f"{path}/a.jpg")).content != b"new":
+                await asyncio.sleep(0.02)
+        # Nothing else is forgotten.
+        for service in (one, other):
+            assert (await service.admin.get(f"{path}/b.jpg")).content == b"old"
+        assert (await other.admin.delete(f"{path}/a.jpg")).status_code == 204
+        assert (await other.admin.get(f"{path}/a.jpg")).status_code == 404
+        async with asyncio.timeout(10):
+            while (await one.admin.get(f"{path}/a.jpg")).status_code != 404:
+                await asyncio.sleep(0.02)

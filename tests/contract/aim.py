@@ -33,13 +33,16 @@ class Aim:
         known = method if method == served else "none that is served"
         if case.path_parameters and (meta is None or not meta.is_negative_at(ParameterLocation.PATH)):
             case.path_parameters = {
-                name: self._id(known, name, value) for name, value in case.path_parameters.items()
+                name: self._id(known, name, value, of_object="key" in case.path_parameters)
+                for name, value in case.path_parameters.items()
             }
         if isinstance(case.body, dict) and isinstance(case.body.get("source"), dict):
             positive = meta is not None and meta.generation.mode is GenerationMode.POSITIVE
             case.body = self._near(case.body, positive=positive)
 
-    def _id(self, method: str, name: str, value: Any) -> Any:
+    def _id(self, method: str, name: str, value: Any, *, of_object: bool = False) -> Any:
+        if method in {"PUT", "DELETE"} and of_object:
+            return self._written(name, value)
         if method == "DELETE" and name in self._expendable:
             left = self._expendable[name]
             return left.pop() if left else 2**63 - 1
@@ -50,6 +53,12 @@ class Aim:
         if name == "storage_id" and method == "PATCH":
             return self._ids["changed"]
         return self._ids.get(name, value)
+
+    def _written(self, name: str, value: Any) -> Any:
+        """Write beside what the others read, and delete what was written."""
+        if name == "storage_id":
+            return self._ids[name] if self._turn % 4 else value
+        return "written/a.jpg" if self._turn % 8 else value
 
     def _near(self, body: dict[str, Any], *, positive: bool) -> dict[str, Any]:
         source = dict(body["source"])

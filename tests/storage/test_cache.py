@@ -267,6 +267,43 @@ async def test_a_storage_that_changes_takes_its_objects_along() -> None:
     assert memory.cache.held_bytes == 0
 
 
+async def test_a_written_object_goes_alone() -> None:
+    memory, bucket = Memory(), FakeBucket({"a": b"picture", "b": b"other"})
+    for key in ("a", "b"):
+        await memory.read(bucket, key)
+    memory.cache.forget(PLACE.storage_id, "a")
+    memory.cache.forget(PLACE.storage_id + 1, "b")
+    for key in ("a", "b"):
+        await memory.read(bucket, key)
+    assert [key for _, key, _ in bucket.asked] == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("forget", ["object", "storage", "everything"])
+async def test_what_was_being_fetched_when_it_changed_is_not_kept_and_not_joined(forget: str) -> None:
+    memory, bucket = Memory(), FakeBucket({"a": b"old"}, gate=asyncio.Event())
+    assert bucket.gate is not None
+    before = asyncio.create_task(memory.read(bucket))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if forget == "everything":
+        memory.cache.clear()
+    else:
+        memory.cache.forget(PLACE.storage_id, "a" if forget == "object" else None)
+    after = asyncio.create_task(memory.read(bucket))
+    await asyncio.sleep(0.01)
+    assert len(bucket.asked) == 2
+    bucket.gate.set()
+    await asyncio.gather(before, after)
+    memory.cache.forget(PLACE.storage_id, "a")
+    bucket.gate.clear()
+    late = asyncio.create_task(memory.read(bucket))
+    await asyncio.sleep(0.01)
+    memory.cache.forget(PLACE.storage_id, "a")
+    bucket.gate.set()
+    await late
+    assert memory.cache.held_bytes == 0
+
+
 async def test_without_memory_every_read_goes_to_the_bucket() -> None:
     memory, bucket = Memory(limit_bytes=0), FakeBucket({"a": b"picture"})
     for _ in range(2):

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession, get_session
-from azure.core.exceptions import AzureError
+from azure.core.exceptions import AzureError, ServiceResponseTimeoutError
 from azure.storage.blob.aio import BlobServiceClient
 from botocore.exceptions import BotoCoreError, ReadTimeoutError
 
@@ -16,13 +16,17 @@ from app.errors import AddressRefusedError, CommandError, StorageError, StorageT
 from app.storage.base import Origin
 from app.storage.failures import failure_behind
 from app.storage.guard import Guard
+from app.storage.providers.azure import open_azure
 from app.storage.sdk import Redirected, SharedSession
+from app.storage.source import Anonymous, AzureSource
 from app.storage.tls import tls_context
 from app.storage.transport import Transport
 from tests.storage.raw_server import RawServer, system_tls
 
 Start = Callable[..., Awaitable[RawServer]]
 Shared = Callable[..., SharedSession]
+MIB = 1024 * 1024
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 SECRETS = (b"planted-session-token", b"planted-signature")
 
 S3_LIST = b"""<?xml version="1.0"?><ListBucketResult><Name>pics</Name></ListBucketResult>"""
@@ -238,6 +242,68 @@ async def test_the_config_of_a_client_sets_its_time_outs(raw_server: Start, shar
             retries={"total_max_attempts": 1},
         )
     assert isinstance(failure_behind(caught.value, "bucket.example:80"), StorageTimeoutError)
+
+
+async def s3_put(session: SharedSession, url: str, size_bytes: int, patience_s: float) -> None:
+    config = {"connect_timeout": 1, "read_timeout": patience_s, "retries": {"total_max_attempts": 1}}
+    async with s3(session, url, **config) as client:
+        await client.put_object(Bucket="pics", Key="a.jpg", Body=bytes(size_bytes))
+
+
+async def azure_put(session: SharedSession, url: str, size_bytes: int, patience_s: float) -> None:
+    credential = "sv=2024-01-01&sig=planted-signature"
+    transport = session.azure_transport(connect_timeout_s=1, read_timeout_s=patience_s)
+    async with BlobServiceClient(url + "/acc", credential, transport=transport, retry_total=0) as client:
+        await client.get_blob_client("pics", "a.jpg").upload_blob(bytes(size_bytes))
+
+
+@pytest.mark.parametrize("says_100", [True, False])
+@pytest.mark.parametrize("put", [s3_put, azure_put])
+async def test_a_server_that_takes_no_more_of_a_body_is_not_waited_for(
+    raw_server: Start, shared: Shared, put: Callable[..., Awaitable[None]], says_100: bool
+) -> None:
+    async def silence(writer: asyncio.StreamWriter, number: int) -> None:
+        writer.write(CONTINUE if says_100 else b"")
+        await asyncio.sleep(60)
+
+    server = await raw_server(silence)
+    with pytest.raises((ReadTimeoutError, ServiceResponseTimeoutError)):
+        async with asyncio.timeout(20):
+            await put(shared("127.0.0.1"), f"http://127.0.0.1:{server.port}", 16 * MIB, 0.2)
+
+
+@pytest.mark.parametrize("put", [s3_put, azure_put])
+async def test_a_server_that_takes_a_body_slowly_is_waited_for(
+    raw_server: Start, shared: Shared, put: Callable[..., Awaitable[None]]
+) -> None:
+    """Twice as long as the patience in all, and never so long between two pieces."""
+
+    async def slowness(writer: asyncio.StreamWriter, number: int) -> None:
+        writer.write(CONTINUE if put is s3_put else b"")
+        for _ in range(64):
+            await asyncio.sleep(0.06)
+            await writer.reader.readexactly(MIB)  # type: ignore[attr-defined]  # set by the server
+        writer.write(b'HTTP/1.1 201 Created\r\nETag: "1"\r\nContent-Length: 0\r\n\r\n')
+
+    server = await raw_server(slowness)
+    await put(shared("127.0.0.1"), f"http://127.0.0.1:{server.port}", 64 * MIB, 2)
+
+
+async def test_an_azure_client_has_the_time_outs_of_its_transport(raw_server: Start, shared: Shared) -> None:
+    async def silence(writer: asyncio.StreamWriter, number: int) -> None:
+        await asyncio.sleep(60)
+
+    server = await raw_server(silence)
+    provider = open_azure(
+        AzureSource("pics", Anonymous(), "acc", f"http://127.0.0.1:{server.port}/acc"),
+        shared("127.0.0.1"),
+        connect_timeout_s=1,
+        read_timeout_s=0.1,
+    )
+    with pytest.raises(StorageTimeoutError):
+        async with asyncio.timeout(20):
+            await provider.list("", "", None, 1)
+    await provider.aclose()
 
 
 @pytest.mark.parametrize("client", [s3_list, azure_list])

@@ -1,6 +1,6 @@
 """Containers of Azure Blob Storage: reads carry a signature in their query, all else is the SDK's."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from time import time
@@ -12,7 +12,6 @@ from azure.core.exceptions import (
     AzureError,
     DecodeError,
     HttpResponseError,
-    ResourceNotFoundError,
     ServiceRequestTimeoutError,
     ServiceResponseTimeoutError,
 )
@@ -23,7 +22,9 @@ from app.errors import (
     AccessDeniedError,
     BucketMissingError,
     Fault,
+    FramegateError,
     InvalidInputError,
+    ObjectMissingError,
     StorageError,
     StorageTimeoutError,
     UnreachableError,
@@ -31,12 +32,14 @@ from app.errors import (
 )
 from app.storage.answers import entity_tag, retry_after_s
 from app.storage.base import (
+    ANYTHING,
     Answer,
     Capabilities,
     ListedObject,
     ListPage,
     Method,
     Overrides,
+    Pin,
     SignedRequest,
 )
 from app.storage.clock import learned_skew
@@ -45,6 +48,8 @@ from app.storage.names import endpoint_origin
 from app.storage.providers.azure_access import Access, ReadSignature, access_to
 from app.storage.providers.azure_presigned import presigned_query
 from app.storage.providers.azure_refusals import Refusal, explain, refusal_of, speaks_of_time
+from app.storage.providers.azure_upload import AzureUpload, delete_blob, put_blob
+from app.storage.providers.azure_write_refusals import explain_write
 from app.storage.sas import REMEDY, read_sas
 from app.storage.sdk import Redirected, SharedSession
 from app.storage.source import AzureSource
@@ -138,16 +143,27 @@ class AzureProvider:
                 raise AccessDeniedError(missing, at=at, remedy=REMEDY)
         await self.list(self._prefix, "", None, 1)
 
-    async def put(self, key: str, body: bytes) -> None:
-        """Store a small blob."""
-        async with self._explained(key):
-            await self._client.upload_blob(key, body, overwrite=True)
+    async def put(
+        self, key: str, body: bytes, media_type: str | None = None, pin: Pin = ANYTHING
+    ) -> str | None:
+        """Store a blob in one request."""
+        self._signature.check_time()
+        async with self._explained(key, explain_write):
+            etag = await put_blob(self._client, key, body, media_type, pin)
+        return entity_tag(etag)
 
-    async def delete(self, key: str) -> None:
+    async def begin(self, key: str, media_type: str | None = None) -> AzureUpload:
+        """Begin a blob made of blocks; asks nothing."""
+        self._signature.check_time()
+        blob = self._client.get_blob_client(key)
+        return AzureUpload(blob, media_type, lambda: self._explained(key, explain_write))
+
+    async def delete(self, key: str, pin: Pin = ANYTHING) -> None:
         """Delete a blob."""
-        async with self._explained(key):
-            with suppress(ResourceNotFoundError):
-                await self._client.delete_blob(key)
+        self._signature.check_time()
+        with suppress(ObjectMissingError):
+            async with self._explained(key, explain_write):
+                await delete_blob(self._client, key, pin)
 
     async def aclose(self) -> None:
         """Close the SDK's client; the shared session stays."""
@@ -161,13 +177,15 @@ class AzureProvider:
         return self._client.list_blobs(name_starts_with=prefix or None, results_per_page=size)
 
     @asynccontextmanager
-    async def _explained(self, key: str | None = None) -> AsyncIterator[None]:
+    async def _explained(
+        self, key: str | None = None, words: Callable[[Refusal, str | None], FramegateError] | None = None
+    ) -> AsyncIterator[None]:
         try:
             yield
         except DecodeError as error:
             raise explain(Refusal(200, None, self._access.auth), key) from error
         except HttpResponseError as error:
-            raise explain(self._refusal(error), key) from error
+            raise (words or explain)(self._refusal(error), key) from error
         except Redirected as error:
             raise explain(Refusal(error.status, None, self._access.auth), None) from error
         except StorageError as error:
@@ -228,13 +246,11 @@ def open_azure(
         access.endpoint,
         source.container,
         credential=_credential(access),
-        transport=shared.azure_transport(),
+        transport=shared.azure_transport(connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s),
         permit_redirects=False,
         retry_policy=ExponentialRetry(
             initial_backoff=1, increment_base=1, retry_total=1, random_jitter_range=1
         ),
-        connection_timeout=connect_timeout_s,
-        read_timeout=read_timeout_s,
     )
     return AzureProvider(source, access, client)
 

@@ -1,6 +1,6 @@
 """Buckets on S3 and on servers that speak it: reads signed by ourselves, all else by aiobotocore."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -17,14 +17,25 @@ from pydantic import SecretStr
 
 from app.errors import (
     Fault,
+    FramegateError,
     InvalidInputError,
     MisconfiguredError,
     StorageError,
     StorageTimeoutError,
     UnreachableError,
 )
-from app.storage.answers import retry_after_s
-from app.storage.base import Answer, Capabilities, ListPage, Method, Origin, Overrides, SignedRequest
+from app.storage.answers import entity_tag, retry_after_s
+from app.storage.base import (
+    ANYTHING,
+    Answer,
+    Capabilities,
+    ListPage,
+    Method,
+    Origin,
+    Overrides,
+    Pin,
+    SignedRequest,
+)
 from app.storage.clock import learned_skew
 from app.storage.failures import failure_behind, unknown_name
 from app.storage.providers.s3_client import DEFAULT_REGION, LISTING, PROBE_KEY, open_client
@@ -37,6 +48,8 @@ from app.storage.providers.s3_refusals import (
     wrong_region,
 )
 from app.storage.providers.s3_signature import S3Signer
+from app.storage.providers.s3_upload import S3Upload, delete_object, put_object
+from app.storage.providers.s3_write_refusals import explain_write
 from app.storage.sdk import Redirected, SharedSession
 from app.storage.source import Anonymous, KeyPair, S3Source
 
@@ -116,15 +129,24 @@ class S3Provider:
             await self._check_region()
         await self.list(self._prefix, "", None, 1)
 
-    async def put(self, key: str, body: bytes) -> None:
-        """Store a small object."""
-        async with self._explained(key):
-            await self._client.put_object(Bucket=self._bucket, Key=key, Body=body)
+    async def put(
+        self, key: str, body: bytes, media_type: str | None = None, pin: Pin = ANYTHING
+    ) -> str | None:
+        """Store an object in one request."""
+        async with self._explained(key, explain_write):
+            etag = await put_object(self._client, self._bucket, key, body, media_type, pin)
+        return entity_tag(etag)
 
-    async def delete(self, key: str) -> None:
+    async def begin(self, key: str, media_type: str | None = None) -> S3Upload:
+        """Begin a multipart upload."""
+        return await S3Upload.begin(
+            self._client, self._bucket, key, media_type, lambda: self._explained(key, explain_write)
+        )
+
+    async def delete(self, key: str, pin: Pin = ANYTHING) -> None:
         """Delete an object."""
-        async with self._explained(key):
-            await self._client.delete_object(Bucket=self._bucket, Key=key)
+        async with self._explained(key, explain_write):
+            await delete_object(self._client, self._bucket, key, pin)
 
     async def aclose(self) -> None:
         """Close the SDK's client."""
@@ -143,11 +165,13 @@ class S3Provider:
             raise wrong_region(region)
 
     @asynccontextmanager
-    async def _explained(self, key: str | None = None) -> AsyncIterator[None]:
+    async def _explained(
+        self, key: str | None = None, words: Callable[[Refusal, str | None], FramegateError] | None = None
+    ) -> AsyncIterator[None]:
         try:
             yield
         except ClientError as error:
-            raise explain(self._refusal(error), key) from error
+            raise (words or explain)(self._refusal(error), key) from error
         except Redirected as error:
             raise explain(self._redirection(error), key) from error
         except StorageError as error:
