@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from app.errors import ObjectMissingError, PictureTooLargeError, StorageTimeoutError
 from app.images.pool import RenderPool
@@ -109,7 +111,7 @@ class _Making:
         if kept is not None and tag is not None and is_strong(tag):
             meta = await self._current()
             if meta is not None and meta.etag == tag:
-                return replace(kept, not_modified=True)
+                return structs.replace(kept, not_modified=True)
         async with self.pool.turn():
             source, picture = await self._source()
             made = await self.pool.render(picture, self.wanted, self.place.storage_id)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from time import time
 
+from msgspec import structs
 from pydantic import SecretStr
 
 from app.errors import ObjectTooLargeError
@@ -93,7 +94,7 @@ class Bucket:
             self._leave(caller)
             return read
         body = resumable(self._upstream, key, read, read.body)
-        return replace(read, body=HeldStream(body, partial(self._leave, caller)))
+        return structs.replace(read, body=HeldStream(body, partial(self._leave, caller)))
 
     async def head(self, key: str, options: ReadOptions = PLAIN_READ, *, caller: int = HOUSE) -> ObjectRead:
         """Give an object's facts, its conditions decided and its range ignored; raises as `open` does.

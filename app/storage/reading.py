@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import assert_never
 
+from msgspec import structs
+
 from app.errors import PreconditionFailedError, RangeNotSatisfiableError, UpstreamError
 from app.storage.answers import (
     body_length,
@@ -18,7 +20,16 @@ from app.storage.answers import (
     range_header,
     text_header,
 )
-from app.storage.base import Answer, ByteRange, Method, ObjectMeta, ObjectRead, ReadOptions, Suffix
+from app.storage.base import (
+    PLAIN_READ,
+    Answer,
+    ByteRange,
+    Method,
+    ObjectMeta,
+    ObjectRead,
+    ReadOptions,
+    Suffix,
+)
 from app.storage.preconditions import (
     evaluate,
     forwardable_tag,
@@ -75,6 +86,9 @@ class _Plan:
         return etag if etag is not None and is_strong(etag) else None
 
 
+_PLAIN = _Plan(None)
+
+
 class Reading:
     """One read of `key`; used once. Raises `StorageError` and what `get` and `head` name."""
 
@@ -96,7 +110,7 @@ class Reading:
 
         Raises `PreconditionFailedError`, `RangeNotSatisfiableError`.
         """
-        step = await self._begin()
+        step = _PLAIN if self._options is PLAIN_READ else await self._begin()
         for _ in range(MAX_STEPS):
             if isinstance(step, ObjectRead):
                 return step
@@ -188,6 +202,8 @@ def from_memory(whole: ObjectRead, body: bytes, method: Method, options: ReadOpt
 
 def _interpret(key: str, options: ReadOptions, plan: _Plan, answer: Answer) -> ObjectRead | _Next:
     match answer.status:
+        case 200 if plan is _PLAIN and (size_bytes := body_length(answer)) is not None:
+            return ObjectRead(object_meta(key, answer, size_bytes), answer.body)
         case 200:
             return _from_whole(key, options, plan, answer)
         case 206 if plan.wanted is not None:
@@ -243,7 +259,7 @@ def _from_unmodified(key: str, tag: str, answer: Answer) -> ObjectRead | _Next:
     etag = entity_tag(text_header(answer, b"etag")) or tag
     if not weak_match(etag, tag):
         return _Next.WHOLE
-    return ObjectRead(replace(object_meta(key, answer, 0), etag=etag), not_modified=True)
+    return ObjectRead(structs.replace(object_meta(key, answer, 0), etag=etag), not_modified=True)
 
 
 def _no_length() -> UpstreamError:

@@ -42,6 +42,7 @@ from app.storage.base import (
 )
 from app.storage.bucket import Bucket
 from app.storage.gate import Gate
+from tests.apart import run_apart
 
 DATA = bytes(range(10)) * 10
 THEN = datetime(2024, 5, 17, 10, 30, tzinfo=UTC)
@@ -273,7 +274,7 @@ def test_a_range_is_a_slice_on_every_kind_of_server(
         expected = data[max(0, len(data) - wanted.length_bytes) :] if wanted.length_bytes else None
     else:
         expected = data[wanted.start : wanted.stop] or None
-    assert asyncio.run(run()) == expected
+    assert run_apart(run()) == expected
 
 
 @pytest.mark.parametrize("habits", WELL_BEHAVED + ODD, ids=str)

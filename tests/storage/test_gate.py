@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from app.errors import ShareUsedUpError, ThrottledError
 from app.storage.gate import Gate, Tally
+from tests.apart import run_apart
 
 
 async def settle() -> None:
@@ -255,7 +256,7 @@ def test_whatever_callers_do_no_place_is_lost(steps: list[tuple[int, str]]) -> N
         assert [tally[caller] for caller in range(4)] == [0, 0, 0, 0]
         assert [gate.try_acquire() for _ in range(4)] == [True, True, True, False]
 
-    asyncio.run(run())
+    run_apart(run())
 
 
 def failed(task: "asyncio.Task[None]") -> bool:

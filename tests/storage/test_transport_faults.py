@@ -12,6 +12,7 @@ from app.errors import BrokenStreamError, StorageError, StorageTimeoutError, Unr
 from app.storage.base import Origin
 from app.storage.guard import Guard
 from app.storage.transport import Transport, read_up_to
+from tests.apart import run_apart
 from tests.storage.raw_server import (
     HELLO,
     MIB,
@@ -271,4 +272,4 @@ def test_no_nonsense_wedges_or_leaks_a_connection(
             assert (await transport.send(server.request())).status in {200, 204}
             await transport.aclose()
 
-    asyncio.run(scenario())
+    run_apart(scenario())
