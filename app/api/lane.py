@@ -19,6 +19,8 @@ from app.api.replies import Reply
 from app.lifespan import Services
 from app.storage.base import Method
 
+_WITH_BODY = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+
 
 class Errand:
     """One byte request that the lane took: what was asked, and its passage through the edge."""
@@ -59,7 +61,7 @@ class Lane:
         if found is None or not 0 < int(found[1]) <= LARGEST_ID or b"#" in target:
             return None
         named = dict(headers)
-        if b"content-length" in named or b"transfer-encoding" in named:
+        if not _WITH_BODY.isdisjoint(named):
             return None  # a body that nobody asked for: the server reads over it on the long way
         passage = self._edge.enter(named)
         errand = Errand(ByteRequest(method, named, query), found, is_object, passage)
@@ -68,7 +70,7 @@ class Lane:
 
     def at_hand(self, errand: Errand) -> Reply | None:
         """Give an answer that nothing must be waited for, else None: then `reply` gives it. Raises nothing."""
-        if errand.refusal is not None or not errand.is_object:
+        if errand.refusal is not None or not (errand.is_object and self._services.objects.any_at_hand):
             return errand.refusal
         found = errand.found
         try:

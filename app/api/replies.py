@@ -19,7 +19,7 @@ BROKEN_BY = "framegate.broken_by"
 class Stream(Protocol):
     """A body on its way; closed by whoever sends it."""
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
         """Give the bytes in order."""
         ...
 
@@ -71,7 +71,7 @@ async def _relay(body: Stream, receive: Receive, send: Send) -> None:
 
 async def _send_chunks(body: Stream, send: Send) -> None:
     async for chunk in body:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

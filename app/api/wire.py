@@ -61,9 +61,14 @@ class LaneProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request: from its first byte on its head has as long as an idle connection has."""
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
         if self._since != math.inf:
             self._since = self.loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self.headers.append((name.lower(), value))
 
     def on_body(self, body: bytes) -> None:
         """Take bytes of a request's body."""
@@ -76,12 +81,21 @@ class LaneProtocol(HttpToolsProtocol):
         errand = self._errand()
         self._since = math.inf
         if errand is None:
-            super().on_headers_complete()
+            self._go_the_long_way()
             return
         lane = cast("Lane", self.app_state["lane"])
         self.carriage = carriage = Carriage(self, lane, errand, self.parser.should_keep_alive())
         self.cycle = cast("RequestResponseCycle", carriage)
         carriage.start()
+
+    def _go_the_long_way(self) -> None:
+        """Let uvicorn begin a request, whose scope and expectation are made only now."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        for name, value in headers:
+            super().on_header(name, value)
+        self.url = url
+        super().on_headers_complete()
 
     def on_response_complete(self) -> None:
         """Go on with a pipelined request, else wait for the next."""
@@ -131,7 +145,7 @@ class LaneProtocol(HttpToolsProtocol):
         method = _METHODS.get(self.parser.get_method())
         running = cast("RequestResponseCycle | None", self.cycle)
         free = running is None or running.response_complete
-        if lane is None or method is None or not free or self.root_path or self.expect_100_continue:
+        if lane is None or method is None or not free or self.root_path:
             return None
         if self.parser.get_http_version() != "1.1" or self.parser.should_upgrade():
             return None
@@ -142,7 +156,7 @@ class Carriage:
     """Carries one answer of the lane to its client, with backpressure; what `RequestResponseCycle` is to ASGI."""
 
     __slots__ = (
-        "_errand", "_lane", "_protocol", "_task", "body", "disconnected", "keep_alive", "more_body",
+        "_began", "_errand", "_lane", "_protocol", "_task", "body", "disconnected", "keep_alive", "more_body",
         "response_complete",
     )  # fmt: skip
 
@@ -151,6 +165,7 @@ class Carriage:
         self._lane = lane
         self._errand = errand
         self._task: asyncio.Task[None] | None = None
+        self._began = False
         self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False
@@ -173,10 +188,9 @@ class Carriage:
             if reply is not None and isinstance(reply.body, bytes):
                 self._answer_at_once(reply, reply.body)
                 return
-        task = protocol.loop.create_task(self._run())
+        self._task = task = protocol.loop.create_task(self._run())
         protocol.tasks.add(task)
-        task.add_done_callback(protocol.tasks.discard)
-        self._task = task
+        task.add_done_callback(self._ended)
 
     def disconnect(self) -> None:
         """Give up: the client is gone."""
@@ -197,6 +211,7 @@ class Carriage:
         self._end()
 
     async def _run(self) -> None:
+        self._began = True
         try:
             await self._answer(await self._lane.reply(self._errand))
         except Exception as error:
@@ -259,6 +274,11 @@ class Carriage:
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             raise ValueError("a header of the answer holds a line break")
         return head
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._protocol.tasks.discard(task)
+        if not self._began:  # the client was gone before the task's first step, and so is its `finally`
+            self._lane.leave(self._errand)
 
     def _end(self) -> None:
         protocol = self._protocol

@@ -169,7 +169,7 @@ async def _slices(body: bytes | ByteStream, turns: Turns) -> AsyncGenerator[byte
             yield part
     else:
         async for chunk in body:
-            for part in _cut(chunk, turns):
+            for part in _cut(bytes(chunk), turns):
                 yield part
 
 

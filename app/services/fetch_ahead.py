@@ -199,7 +199,7 @@ class FetchAhead:
         try:
             if not self._has_room(fetch, read.meta):
                 return None
-            return Content([piece async for piece in body], read.meta.last_modified)
+            return Content([bytes(piece) async for piece in body], read.meta.last_modified)
         finally:
             await body.aclose()
 

@@ -57,6 +57,11 @@ class ObjectService:
         row = await self._buckets.row_for(principal, storage_id)
         return await self._read(principal, row, key, method, options, revalidate=revalidate)
 
+    @property
+    def any_at_hand(self) -> bool:
+        """Whether `at_hand` can give anything; where it cannot, asking would be in vain."""
+        return self._cache.keeps
+
     def at_hand(
         self, principal: Principal, storage_id: int, key: str, method: Method, options: ReadOptions
     ) -> ObjectRead | None:

@@ -62,10 +62,14 @@ class ObjectMeta(msgspec.Struct, frozen=True):
     content_encoding: str | None = None
 
 
+Piece = bytes | memoryview
+"""Some bytes of a body. A view keeps the memory that it was received into from being used again."""
+
+
 class ByteStream(Protocol):
     """A body on its way from a bucket; whoever received it closes it, on every way out."""
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[Piece]:
         """Give the bytes in order; raises `BrokenStreamError` when fewer come than were promised."""
         ...
 

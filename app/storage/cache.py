@@ -70,6 +70,11 @@ class ObjectCache:
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
+    def keeps(self) -> bool:
+        """Whether anything can be held at all."""
+        return self._most_object_bytes > 0
+
+    @property
     def held_bytes(self) -> int:
         """How much memory the kept objects take, about."""
         return int(self._entries.currsize)

@@ -24,7 +24,7 @@ def key_fault(key: str) -> str | None:
     """Say what is wrong with an object key; None when it may be asked for."""
     if not key:
         return "A key has at least one character."
-    if _DOT_SEGMENT.search(key):
+    if ("/." in key or key[0] == ".") and _DOT_SEGMENT.search(key):
         return "A key has no segment that is '.' or '..'."
     return _text_fault("A key", key)
 
@@ -54,6 +54,6 @@ def check_prefix(prefix: str, pointer: str = "query:prefix") -> None:
 def _text_fault(subject: str, text: str) -> str | None:
     if found := _UNPRINTABLE.search(text):
         return f"{subject} has no control character (U+{ord(found[0]):04X} at character {found.start() + 1})."
-    if len(text.encode()) > MAX_KEY_BYTES:
+    if len(text) > MAX_KEY_BYTES or (not text.isascii() and len(text.encode()) > MAX_KEY_BYTES):
         return f"{subject} has at most {MAX_KEY_BYTES} bytes in UTF-8."
     return None

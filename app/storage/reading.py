@@ -86,9 +86,6 @@ class _Plan:
         return etag if etag is not None and is_strong(etag) else None
 
 
-_PLAIN = _Plan(None)
-
-
 class Reading:
     """One read of `key`; used once. Raises `StorageError` and what `get` and `head` name."""
 
@@ -110,7 +107,15 @@ class Reading:
 
         Raises `PreconditionFailedError`, `RangeNotSatisfiableError`.
         """
-        step = _PLAIN if self._options is PLAIN_READ else await self._begin()
+        step: _Plan | ObjectRead
+        if self._options is PLAIN_READ:
+            answer = await self._upstream.ask("GET", self._key)
+            size_bytes = body_length(answer)
+            if answer.status == 200 and size_bytes is not None:
+                return ObjectRead(object_meta(self._key, answer, size_bytes), answer.body)
+            step = await self._next(_Plan(None), await self._outcome(_Plan(None), answer))
+        else:
+            step = await self._begin()
         for _ in range(MAX_STEPS):
             if isinstance(step, ObjectRead):
                 return step
@@ -128,7 +133,10 @@ class Reading:
         return _Plan(self._options.range, tag=forwardable_tag(self._options))
 
     async def _follow(self, plan: _Plan) -> _Plan | ObjectRead:
-        outcome = await self._attempt(plan)
+        answer = await self._upstream.ask("GET", self._key, plan.headers())
+        return await self._next(plan, await self._outcome(plan, answer))
+
+    async def _next(self, plan: _Plan, outcome: "ObjectRead | _Next") -> _Plan | ObjectRead:
         match outcome:
             case ObjectRead():
                 return outcome
@@ -145,8 +153,8 @@ class Reading:
             case _:
                 assert_never(outcome)
 
-    async def _attempt(self, plan: _Plan) -> ObjectRead | _Next:
-        answer = await self._upstream.ask("GET", self._key, plan.headers())
+    async def _outcome(self, plan: _Plan, answer: Answer) -> ObjectRead | _Next:
+        """Make what can be made of an answer; one that is no result is closed."""
         outcome: ObjectRead | _Next | None = None
         try:
             outcome = _interpret(self._key, self._options, plan, answer)
@@ -202,8 +210,6 @@ def from_memory(whole: ObjectRead, body: bytes, method: Method, options: ReadOpt
 
 def _interpret(key: str, options: ReadOptions, plan: _Plan, answer: Answer) -> ObjectRead | _Next:
     match answer.status:
-        case 200 if plan is _PLAIN and (size_bytes := body_length(answer)) is not None:
-            return ObjectRead(object_meta(key, answer, size_bytes), answer.body)
         case 200:
             return _from_whole(key, options, plan, answer)
         case 206 if plan.wanted is not None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from app.errors import BrokenStreamError, StorageError
 from app.storage.answers import body_length, content_range, entity_tag, range_header, text_header
-from app.storage.base import Answer, ByteRange, ByteStream, ObjectRead
+from app.storage.base import Answer, ByteRange, ByteStream, ObjectRead, Piece
 from app.storage.preconditions import is_strong
 from app.storage.retries import backoff_s
 from app.storage.streams import close_body, cut
@@ -55,7 +55,7 @@ class ResumingStream:
         """Give the stream itself."""
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Piece:
         """Give the next bytes; may make a request for them."""
         while True:
             try:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 
 from app.errors import BrokenStreamError
-from app.storage.base import ByteStream
+from app.storage.base import ByteStream, Piece
 
 
 class Window:
@@ -17,7 +17,7 @@ class Window:
         self._skip = skip
         self._take = take
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[Piece]:
         """Give the window's bytes in order, once."""
         skip, take = self._skip, self._take
         async for chunk in self._stream:
@@ -43,7 +43,7 @@ class HeldStream:
         self._stream = stream
         self._release: Callable[[], None] | None = release
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[Piece]:
         """Give the stream's bytes."""
         return self._stream.__aiter__()
 

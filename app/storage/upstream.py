@@ -46,9 +46,13 @@ class Upstream:
         """
         self._budget.earn()
         began = monotonic()
-        outcome = await self._attempt(method, key, extra)
-        if isinstance(outcome, Answer) and outcome.status in UNDERSTOOD:
-            return outcome
+        outcome: Answer | StorageError
+        try:
+            outcome = await self._sender.send(self.provider.sign(method, key, extra))
+            if outcome.status in UNDERSTOOD:
+                return outcome
+        except StorageError as error:
+            outcome = error
         return await self._insist(outcome, Retrying(self.policy, self._budget, began), method, key, extra)
 
     async def knock(self) -> Answer:

@@ -6,9 +6,9 @@ from io import BytesIO
 from typing import Protocol
 
 from app.errors import BrokenStreamError, StorageError
-from app.storage.base import Answer, ByteStream
+from app.storage.base import Answer, ByteStream, Piece
 
-HIGH_WATER_BYTES = 524_288
+HIGH_WATER_BYTES = 1_048_576
 """A stream that holds this much asks the bucket to wait; it may hold one read (256 KiB) more."""
 LOW_WATER_BYTES = 262_144
 _JOIN_BELOW_BYTES = 65_536
@@ -80,14 +80,14 @@ class BodyStream:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[Piece] = deque()
         self._size = 0
         self._ended = False
         self._paused = False
         self._error: StorageError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    def push(self, data: bytes, *, last: bool = False) -> None:
+    def push(self, data: Piece, *, last: bool = False) -> None:
         """Take bytes from the connection, which goes its own way after the last ones."""
         if data:
             self._chunks.append(data)
@@ -112,7 +112,7 @@ class BodyStream:
         """Give the stream itself."""
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Piece:
         """Give the next bytes; raises `BrokenStreamError` when the body ends too early or stalls.
 
         Cancelled while it waits it loses nothing.
@@ -142,7 +142,7 @@ class BodyStream:
             self._paused = False
             self._source.resume()
 
-    def _taken(self) -> bytes:
+    def _taken(self) -> Piece:
         data = self._chunks.popleft()
         if len(data) < _JOIN_BELOW_BYTES and self._chunks:
             data = self._joined(data)
@@ -152,7 +152,7 @@ class BodyStream:
             self._source.resume()
         return data
 
-    def _joined(self, first: bytes) -> bytes:
+    def _joined(self, first: Piece) -> bytes:
         """Many small pieces would cost the reader a message each."""
         pieces, size = [first], len(first)
         while self._chunks and size < _JOIN_BELOW_BYTES:

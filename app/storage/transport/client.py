@@ -10,6 +10,7 @@ from app.storage.transport import faults
 from app.storage.transport.connection import Connection
 from app.storage.transport.head import request_bytes
 from app.storage.transport.pool import Pool
+from app.storage.transport.slabs import Slabs
 
 _SCRATCH_BYTES = 262_144
 _LONGEST_SWEEP_S = 0.25
@@ -43,6 +44,7 @@ class Transport:
         self._loop = asyncio.get_running_loop()
         self._pools: dict[Origin, Pool] = {}
         self._scratch = bytearray(_SCRATCH_BYTES)
+        self._slabs = Slabs()
         self._sweep_s = min(_LONGEST_SWEEP_S, first_byte_timeout_s / 4, idle_timeout_s / 4, keep_alive_s / 4)
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -113,7 +115,11 @@ class Transport:
 
     def _connection(self, pool: Pool) -> Connection:
         return Connection(
-            pool, self._buffer(), first_byte_timeout_s=self._first_byte_s, idle_timeout_s=self._idle_s
+            pool,
+            self._buffer(),
+            self._slabs,
+            first_byte_timeout_s=self._first_byte_s,
+            idle_timeout_s=self._idle_s,
         )
 
     def _buffer(self) -> bytearray:

@@ -5,11 +5,12 @@ import math
 from typing import Protocol, cast
 
 from app.errors import StorageError, UpstreamError
-from app.storage.base import Answer
+from app.storage.base import Answer, Piece
 from app.storage.transport import faults
 from app.storage.transport.body import BodyStream, WholeBody
 from app.storage.transport.framing import Framing, framing_of
 from app.storage.transport.head import MAX_HEAD_BYTES, Head, MalformedError, parse_head
+from app.storage.transport.slabs import Filling, Slabs
 
 NEVER = math.inf
 """A deadline that does not come."""
@@ -34,23 +35,32 @@ class Connection(asyncio.BufferedProtocol):
     """Carries one exchange at a time; every failure closes it.
 
     Time-outs are no timers: `deadline` is looked at by the transport's sweep, which calls `expire`.
-    `scratch` receives all that is not a body read whole; connections of one loop share it, as a loop fills
-    it and reports that in one step.
+    `scratch` receives heads, small and chunked bodies; connections of one loop share it, as a loop fills it
+    and reports that in one step. A long body of known length is received into `slabs`.
     """
 
     __slots__ = (
-        "_answer", "_first_byte_s", "_framing", "_head", "_heard", "_idle_s", "_interim", "_is_head", "_keep",
-        "_loop", "_owner", "_scratch", "_stream", "_transport", "_used", "_view", "_whole", "_whole_up_to",
+        "_answer", "_filling", "_first_byte_s", "_framing", "_head", "_heard", "_idle_s", "_interim",
+        "_is_head", "_keep", "_loop", "_owner", "_scratch", "_slabs", "_stream", "_transport", "_used",
+        "_view", "_whole", "_whole_up_to",
         "closed", "deadline",
     )  # fmt: skip
 
     def __init__(
-        self, owner: Owner, scratch: bytearray, *, first_byte_timeout_s: float, idle_timeout_s: float
+        self,
+        owner: Owner,
+        scratch: bytearray,
+        slabs: Slabs,
+        *,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
     ) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._scratch = scratch
         self._view = memoryview(scratch)
+        self._slabs = slabs
+        self._filling: Filling | None = None
         self._first_byte_s = first_byte_timeout_s
         self._idle_s = idle_timeout_s
         self._transport: asyncio.Transport | None = None
@@ -134,14 +144,18 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where the next bytes go."""
+        if self._filling is not None:
+            return self._filling.room()
         return self._view if self._whole is None else self._whole.room()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was received."""
         if self._whole is not None:
             self._receive_whole(self._whole, nbytes)
+        elif self._filling is not None and self._framing is not None:
+            self._receive_body(self._framing, self._filling.received(nbytes))
         elif self._framing is not None:
-            self._receive_body(self._framing, self._view[:nbytes])
+            self._receive_body(self._framing, bytes(self._view[:nbytes]))
         elif self._answer is not None:
             self._heard = True
             self._receive_head(nbytes)
@@ -236,15 +250,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin_stream(self, head: Head, rest: memoryview) -> None:
         self.deadline = NEVER
-        self._framing = framing_of(head)
+        framing = self._framing = framing_of(head)
         self._stream = BodyStream(self)
         self._resolve(Answer(head.status, head.headers, self._stream, head.length_bytes))
         if len(rest) and not self.closed:
-            self._receive_body(self._framing, rest)
+            self._receive_body(framing, bytes(rest))
+        if head.length_bytes is not None and not (framing.done or self.closed):
+            self._filling = Filling(self._slabs)
 
-    def _receive_body(self, framing: Framing, data: memoryview) -> None:
+    def _receive_body(self, framing: Framing, data: Piece) -> None:
         try:
-            piece = framing.feed(bytes(data))
+            piece = framing.feed(data)
         except MalformedError:
             self._lost(faults.malformed(), "is no valid HTTP/1.1")
             return
@@ -252,7 +268,7 @@ class Connection(asyncio.BufferedProtocol):
         if stream is not None:
             stream.push(piece, last=framing.done)
         if framing.done:
-            self._framing = self._stream = None
+            self._framing = self._stream = self._filling = None
             self._finish(surplus=framing.surplus)
 
     # --- the end ----------------------------------------------------------------------------------------
@@ -275,7 +291,7 @@ class Connection(asyncio.BufferedProtocol):
     def _ended(self, error: Exception | None = None) -> None:
         framing, stream = self._framing, self._stream
         if error is None and framing is not None and framing.ends_with_connection and not self.closed:
-            self._framing = self._stream = None
+            self._framing = self._stream = self._filling = None
             if stream is not None:
                 stream.end()
         fault = faults.cut_off() if self._heard else faults.unanswered()
@@ -288,7 +304,7 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = True
         self.deadline = NEVER
         answer, stream = self._answer, self._stream
-        self._answer = self._whole = self._framing = self._stream = None
+        self._answer = self._whole = self._framing = self._stream = self._filling = None
         if self._transport is not None:
             self._transport.abort()
         self._owner.lost(self)

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import httptools
 
+from app.storage.base import Piece
 from app.storage.transport.head import Head, MalformedError
 
 
@@ -16,7 +17,7 @@ class Framing(Protocol):
     """More came than the body: the connection must not be used again."""
     ends_with_connection: bool
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: Piece) -> Piece:
         """Take what was received and give the body's bytes in it; raises `MalformedError`."""
         ...
 
@@ -36,7 +37,7 @@ class Counted:
         self.done = False
         self.surplus = False
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: Piece) -> Piece:
         """Count; bytes beyond the length are dropped."""
         if len(data) > self._left:
             self.surplus = True
@@ -60,7 +61,7 @@ class UntilClose:
         self.done = False
         self.surplus = False
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: Piece) -> Piece:
         """Take everything."""
         return data
 
@@ -103,7 +104,7 @@ class Chunked:
         self._parser = httptools.HttpResponseParser(self._events)
         self._parser.feed_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: Piece) -> Piece:
         """Decode; raises `MalformedError`, but not for what follows the body (that is `surplus`)."""
         events = self._events
         try:
