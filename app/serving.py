@@ -22,7 +22,7 @@ from app.lifespan import open_worker, way_out
 from app.metrics import MULTIPROCESS_DIR
 from app.secrets import load_keys
 from app.settings import PREFIX, Settings
-from app.system import hang_up_on_stalled_readers, raise_descriptor_limit
+from app.system import answer_at_once, hang_up_on_stalled_readers, raise_descriptor_limit
 
 _FACTORY = "app.main:create_app"
 
@@ -47,6 +47,7 @@ def serve_on(listening: socket.socket, settings: Settings, workers: int = 1) -> 
     config = _config(settings, workers)
     log.configure(settings.log_level, settings.log_format)
     raise_descriptor_limit()
+    answer_at_once(listening)
     hang_up_on_stalled_readers(listening, settings.send_timeout_s)
     if workers == 1:
         server = uvicorn.Server(config)

@@ -31,6 +31,16 @@ def raise_descriptor_limit() -> int:
     return soft
 
 
+def answer_at_once(listening: socket.socket) -> None:
+    """Let accepted connections send small pieces as they come (tcp(7), TCP_NODELAY, which they take over).
+
+    uvloop sets it by itself. asyncio does not for a socket that it was handed; a head and its body, sent one
+    after the other, then wait 40 ms for each other.
+    """
+    if listening.family in {socket.AF_INET, socket.AF_INET6}:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def hang_up_on_stalled_readers(listening: socket.socket, timeout_s: float) -> None:
     """Let the kernel reset each connection accepted here whose peer takes nothing for so long.
 

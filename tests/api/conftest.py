@@ -20,6 +20,7 @@ from app.db.session import Database
 from app.main import create_app
 from app.services.access import issue_token
 from app.settings import Settings
+from app.system import answer_at_once
 from tests.servers.azurite import AzureContainer
 from tests.servers.s3 import S3Bucket
 
@@ -107,6 +108,7 @@ def service_settings(database_url: str, data_dir: Path, **overrides: Any) -> Set
 async def running(settings: Settings, *, lane: bool = True) -> AsyncIterator[Service]:
     """Run a service on a free port of loopback, in this event loop."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
+        answer_at_once(listening)
         config = uvicorn.Config(
             create_app(settings, lane=lane),
             http=LaneProtocol,

@@ -69,7 +69,7 @@ class Held(NamedTuple):
 async def dataset(open_site: OpenSite) -> AsyncIterator[Site]:
     """A site with few places, little memory for chunks and little patience; manifest 1 has all frames."""
     limits = {"upstream_concurrency": PLACES, "chunk_bytes": 128 * MIB}
-    async with open_site(**limits, first_byte_timeout_s=1, idle_timeout_s=1) as one:
+    async with open_site(**limits, first_byte_timeout_s=1, idle_timeout_s=0.5) as one:
         for number in range(COUNT):
             await one.bucket.put(f"{number:03}.jpg", body_of(number))
         await one.bucket.put("manifest.jsonl", manifest_of(COUNT))
