@@ -36,8 +36,11 @@ class RenderPool:
         count: Callable[[Counted, float], None] = lambda *_: None,
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
-        self._turns = asyncio.Semaphore(processes * TURNS_PER_PROCESS)
-        self._queue = queue
+        self.turns = processes * TURNS_PER_PROCESS
+        """How many pictures are fetched or rendered at a time."""
+        self.queue = queue
+        """How many more may wait."""
+        self._turns = asyncio.Semaphore(self.turns)
         self._waiting = 0
         self._places = asyncio.Semaphore(processes)
         self._idle: list[RenderProcess] = []
@@ -57,9 +60,8 @@ class RenderPool:
 
         Raises `RenditionsBusyError` when too many wait.
         """
-        if self._closed.is_set() or (self._turns.locked() and self._waiting >= self._queue):
-            self._count("busy", 0)
-            raise RenditionsBusyError
+        if self._closed.is_set() or (self._turns.locked() and self._waiting >= self.queue):
+            raise self.turn_away()
         self._waiting += 1
         try:
             await self._turns.acquire()
@@ -69,6 +71,11 @@ class RenderPool:
             yield
         finally:
             self._turns.release()
+
+    def turn_away(self) -> RenditionsBusyError:
+        """Give the error for one who cannot wait, and count him."""
+        self._count("busy", 0)
+        return RenditionsBusyError()
 
     async def render(self, picture: bytes, wanted: Rendition, storage_id: int) -> bytes:
         """Render one picture; called within a turn. `storage_id` is what the log says of a killed process.

@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from msgspec import structs
 
-from app.errors import ObjectMissingError, PictureTooLargeError, StorageTimeoutError
+from app.errors import ObjectMissingError, PictureTooLargeError, StorageTimeoutError, ThrottledError
 from app.images.pool import RenderPool
 from app.images.rendition import MOST_SOURCE_BYTES, Rendition, made_by
 from app.services.access import Principal
@@ -14,6 +16,7 @@ from app.services.buckets import Buckets
 from app.storage.base import PLAIN_READ, Method, ObjectMeta, ObjectRead, ReadOptions
 from app.storage.bucket import Bucket
 from app.storage.cache import ObjectCache, Place
+from app.storage.gate import Gate
 from app.storage.preconditions import is_strong
 from app.storage.reading import from_memory
 from app.storage.streams import close_body
@@ -29,6 +32,7 @@ class RenditionService:
         self._buckets = buckets
         self._cache = cache
         self._pool = pool
+        self._line = Gate(pool.turns, pool.queue)
         self._made_by = made_by()
 
     async def read(
@@ -47,14 +51,14 @@ class RenditionService:
         Its entity tag follows from the object's, so that a condition on it is often decided without a
         picture being decoded. `revalidate`: the bucket is asked whether the object changed.
 
-        Raises `NotAPictureError`, `PictureTooLargeError`, `RenditionsBusyError`, and what
+        Raises `NotAPictureError`, `PictureTooLargeError`, `RenditionsBusyError`, `ShareUsedUpError`, and what
         `ObjectService.read` raises.
         """
         row = await self._buckets.row_for(principal, storage_id)
         bucket = await self._buckets.of(row)
         place = Place(row.id, row.version)
         making = _Making(
-            self._cache, self._pool, self._made_by, bucket, place, key, wanted, principal.user_id
+            self._cache, self._pool, self._line, self._made_by, bucket, place, key, wanted, principal.user_id
         )
         asks_for_news = options.if_none_match is not None or options.if_modified_since is not None
         if asks_for_news and not self._cache.holds(place, key, wanted.name):
@@ -87,6 +91,7 @@ class _Making:
 
     cache: ObjectCache
     pool: RenderPool
+    line: Gate
     made_by: str
     bucket: Bucket
     place: Place
@@ -112,10 +117,23 @@ class _Making:
             meta = await self._current()
             if meta is not None and meta.etag == tag:
                 return structs.replace(kept, not_modified=True)
-        async with self.pool.turn():
+        async with self._turn():
             source, picture = await self._source()
             made = await self.pool.render(picture, self.wanted, self.place.storage_id)
         return ObjectRead(self._meta(source, len(made)), made)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for a turn, as fairly between users as before a storage; raises `RenditionsBusyError`."""
+        try:
+            await self.line.acquire(self.caller)
+        except ThrottledError:
+            raise self.pool.turn_away() from None
+        try:
+            async with self.pool.turn():
+                yield
+        finally:
+            self.line.release(self.caller)
 
     async def _current(self) -> ObjectMeta | None:
         """Give the facts that the rendition would have now, but its size; None where there is no object."""

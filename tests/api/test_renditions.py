@@ -330,10 +330,33 @@ async def test_a_full_queue_is_503_and_who_waits_is_served(
         for answer in [await task for task in turned_away]:
             assert (answer.status_code, answer.json()["type"]) == (503, "/problems/renditions-busy")
             assert int(answer.headers["retry-after"]) > 0
-        assert len(turned_away) == 4
+        assert len(turned_away) == 5  # three turns of four are one user's, and one place in the queue
         assert {(await task).status_code for task in waiting} == {200}
-        assert await made(service, "busy") == 4
-        assert await made(service) == 6
+        assert await made(service, "busy") == 5
+        assert await made(service) == 5
+
+
+async def test_one_user_cannot_take_every_turn(start_service: StartService, s3_bucket: S3Bucket) -> None:
+    async with start_service(rendition_workers=1, rendition_queue=3) as service:
+        path = await attached(service, s3_bucket)
+        assert (await service.admin.get(f"{path}?width=1")).status_code == 200
+        async with service.user("bert", "admin") as bert:
+            [process] = rendering_processes(os.getpid())
+            os.kill(process, signal.SIGSTOP)
+            try:
+                greedy = [
+                    asyncio.create_task(service.admin.get(f"{path}?width={10 + number}"))
+                    for number in range(7)
+                ]
+                await asyncio.sleep(0.3)
+                other = asyncio.create_task(bert.get(f"{path}?width=50"))
+                await asyncio.sleep(0.3)
+                assert not other.done()
+            finally:
+                os.kill(process, signal.SIGCONT)
+            assert (await other).status_code == 200
+        # Three had turns, three waited, and the fourth turn was kept from the last one.
+        assert sorted(answer.status_code for answer in await asyncio.gather(*greedy)) == [200] * 6 + [503]
 
 
 async def test_who_asks_for_no_rendition_pays_for_none_and_a_stopped_service_leaves_none(
