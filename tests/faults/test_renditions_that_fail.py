@@ -100,7 +100,8 @@ async def test_a_bucket_that_drips_does_not_keep_a_turn_for_ever(
     async with open_site(rendition_workers=1, rendition_queue=0) as site:
         await site.bucket.put("long.jpg", encoded(Image.effect_noise((1200, 1200), 100)))
         site.proxy.faults = Faults(bytes_per_s=100_000)
-        dripping = [asyncio.create_task(site.take(f"long.jpg?width={width}")) for width in (1, 2, 3, 4)]
+        # As many as one user has turns.
+        dripping = [asyncio.create_task(site.take(f"long.jpg?width={width}")) for width in (1, 2, 3)]
         await asyncio.wait(dripping)
         assert {(task.result().status, task.result().slug) for task in dripping} == {(504, "storage-timeout")}
         site.proxy.heal()
