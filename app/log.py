@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 import orjson
 import structlog
@@ -104,6 +104,19 @@ def hide(text: str) -> str:
     return _TOKEN.sub("fg_***", _HIDDEN.sub(r"\1***", text))
 
 
+class _Finished(NamedTuple):
+    """One answered request; `at` is the Unix time of its end."""
+
+    at: float
+    request_id: str
+    method: str
+    path: str
+    status: int
+    sent_bytes: int
+    seconds: float
+    aborted: bool
+
+
 class AccessLog:
     """One line for each request, written in batches: a handler called for each doubles a request's cost."""
 
@@ -128,7 +141,9 @@ class AccessLog:
         """Note a finished request; written within `FLUSH_EVERY_S`, or not at all above the level info."""
         if not self._on:
             return
-        self._lines.append((time.time(), request_id, method, path, status, sent_bytes, seconds, aborted))
+        self._lines.append(
+            _Finished(time.time(), request_id, method, path, status, sent_bytes, seconds, aborted)
+        )
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self.flush)
 
@@ -137,50 +152,29 @@ class AccessLog:
         self._timer = None
         lines, self._lines = self._lines, []
         if lines:
-            self._stream.write("".join([self._written(*line) for line in lines]))
+            self._stream.write("".join([self._written(line) for line in lines]))
             self._stream.flush()
 
 
-_Finished = tuple[float, str, str, str, int, int, float, bool]
-"""When (Unix seconds), request id, method, path, status, bytes, seconds, aborted."""
-
-
-def _json_line(
-    at: float,
-    request_id: str,
-    method: str,
-    path: str,
-    status: int,
-    sent_bytes: int,
-    seconds: float,
-    aborted: bool,
-) -> str:
+def _json_line(done: _Finished) -> str:
     line = {
         "event": "request",
         "level": "info",
-        "timestamp": datetime.fromtimestamp(at, UTC),
-        "request_id": request_id,
-        "method": method,
-        "path": path,
-        "status": status,
-        "bytes": sent_bytes,
-        "ms": round(seconds * 1000, 2),
+        "timestamp": datetime.fromtimestamp(done.at, UTC),
+        "request_id": done.request_id,
+        "method": done.method,
+        "path": done.path,
+        "status": done.status,
+        "bytes": done.sent_bytes,
+        "ms": round(done.seconds * 1000, 2),
     }
-    if aborted:
+    if done.aborted:
         line["aborted"] = True
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z).decode()
 
 
-def _console_line(
-    _at: float,
-    request_id: str,
-    method: str,
-    path: str,
-    status: int,
-    sent_bytes: int,
-    seconds: float,
-    aborted: bool,
-) -> str:
-    shown = path if path.isprintable() else ascii(path)
-    end = " aborted" if aborted else ""
-    return f"{request_id} {method} {shown} {status} {sent_bytes} B {seconds * 1000:.1f} ms{end}\n"
+def _console_line(done: _Finished) -> str:
+    shown = done.path if done.path.isprintable() else ascii(done.path)
+    end = " aborted" if done.aborted else ""
+    ms = done.seconds * 1000
+    return f"{done.request_id} {done.method} {shown} {done.status} {done.sent_bytes} B {ms:.1f} ms{end}\n"

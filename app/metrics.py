@@ -139,7 +139,7 @@ class Metrics:
         """Count a request that begins."""
         self._running += 1
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self.flush)
+            self._flush_soon()
 
     def retried(self, reason: str) -> None:
         """Count a request to a bucket that is made again."""
@@ -163,7 +163,10 @@ class Metrics:
         tally.seconds.append(seconds)
         tally.sent_bytes += sent_bytes
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self.flush)
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self.flush)
 
     def flush(self) -> None:
         """Add what was tallied to Prometheus' counters; runs by itself `FLUSH_EVERY_S` after a request."""

@@ -13,6 +13,7 @@ from app.api import conditional
 from app.api.redirects import redirection_reply
 from app.api.renditions import RENDITION_PARAMETERS, rendition_of
 from app.api.replies import Headers, Reply
+from app.api.safe_headers import safe_headers
 from app.errors import Fault, InvalidInputError, MalformedRequestError, SignedUrlError, UnauthenticatedError
 from app.images.rendition import Rendition
 from app.lifespan import Services
@@ -27,14 +28,7 @@ IMAGE_PATH = re.compile(rb"/v1/manifests/([0-9]{1,19})/frames/([0-9]{1,19})/imag
 LARGEST_ID = 2**63 - 1
 
 _SIGNATURE = frozenset({"expires", "token_id", "signature"})
-_SAFE: Headers = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; sandbox"),
-    (b"cache-control", b"private, no-cache"),
-    (b"vary", b"Authorization, Cookie"),
-]
-SAME_ORIGIN: Headers = [*_SAFE, (b"cross-origin-resource-policy", b"same-origin")]
-_CROSS_ORIGIN: Headers = [*_SAFE, (b"cross-origin-resource-policy", b"cross-origin")]
+SAME_ORIGIN, _CROSS_ORIGIN = safe_headers(b"private, no-cache")
 
 
 _NO_QUERY: Mapping[str, str] = {}

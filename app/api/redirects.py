@@ -1,20 +1,14 @@
 """The answer of a storage that redirects: 307 to a URL at the bucket, which stands nowhere but in `Location`."""
 
-from app.api.replies import Headers, Reply
+from app.api.replies import Reply
+from app.api.safe_headers import safe_headers
 from app.storage.base import Redirection
 
-_SAFE: Headers = [
-    (b"content-length", b"0"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; sandbox"),
-    # A kept redirection would outlive the right that it was given for.
-    (b"cache-control", b"private, no-store"),
-    (b"vary", b"Authorization, Cookie"),
-    # Where a signed URL stands on a page, the bucket's log must not learn of it.
-    (b"referrer-policy", b"no-referrer"),
-]
-_SAME_ORIGIN: Headers = [*_SAFE, (b"cross-origin-resource-policy", b"same-origin")]
-_CROSS_ORIGIN: Headers = [*_SAFE, (b"cross-origin-resource-policy", b"cross-origin")]
+# A kept redirection would outlive the right that it was given for; and where a signed URL stands on a page, the
+# bucket's log must not learn of it.
+_SAME_ORIGIN, _CROSS_ORIGIN = safe_headers(
+    b"private, no-store", (b"content-length", b"0"), (b"referrer-policy", b"no-referrer")
+)
 
 
 def redirection_reply(redirection: Redirection, *, signed: bool) -> Reply:

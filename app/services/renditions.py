@@ -19,7 +19,7 @@ from app.storage.cache import ObjectCache, Place
 from app.storage.gate import Gate
 from app.storage.preconditions import is_strong
 from app.storage.reading import from_memory
-from app.storage.streams import close_body
+from app.storage.streams import close_body, whole
 
 SOURCE_LIMIT_S = 60.0
 """How long a bucket may take for a whole picture: one that drips keeps a turn from others."""
@@ -169,12 +169,7 @@ class _Making:
                 f"The object has {read.meta.size_bytes} bytes; of at most {MOST_SOURCE_BYTES} is a smaller"
                 " picture made."
             )
-        if isinstance(read.body, bytes):
-            return read.meta, read.body
-        try:
-            return read.meta, b"".join([chunk async for chunk in read.body])
-        finally:
-            await read.body.aclose()
+        return read.meta, await whole(read.body)
 
     def _meta(self, source: ObjectMeta, size_bytes: int) -> ObjectMeta:
         return ObjectMeta(

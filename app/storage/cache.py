@@ -15,12 +15,12 @@ from typing import Literal
 
 from cachetools import LRUCache
 
-from app.storage.base import PLAIN_READ, ByteStream, Method, ObjectRead, ReadOptions
+from app.storage.base import PLAIN_READ, Method, ObjectRead, ReadOptions
 from app.storage.bucket import Bucket
 from app.storage.gate import HOUSE
 from app.storage.preconditions import is_strong
 from app.storage.reading import from_memory
-from app.storage.streams import close_body
+from app.storage.streams import close_body, whole
 
 MOST_OBJECT_BYTES = 4 * 1024 * 1024
 _ENTRY_BYTES = 1024
@@ -102,7 +102,7 @@ class ObjectCache:
             if held is not None:
                 return held
         entry_key = (place.storage_id, place.version, key, "")
-        kept = keep and self._most_object_bytes > 0 and method == "GET" and options == PLAIN_READ
+        kept = keep and self.keeps and method == "GET" and options == PLAIN_READ
         if not kept and entry_key not in self._entries:
             self._count("passed")
             return await _direct(bucket, key, method, options, caller)
@@ -214,11 +214,11 @@ class ObjectCache:
     async def _kept(self, entry_key: _Key, read: ObjectRead) -> ObjectRead:
         if read.meta.size_bytes > self._most_object_bytes:
             return read
-        body = read.body if isinstance(read.body, bytes) else await _whole(read.body)
-        whole = ObjectRead(read.meta, body)
+        body = await whole(read.body)
+        kept = ObjectRead(read.meta, body)
         if self._fetches.get(entry_key) is asyncio.current_task():  # else it was forgotten meanwhile
-            self._entries[entry_key] = _Entry(whole, body, self._clock())
-        return whole
+            self._entries[entry_key] = _Entry(kept, body, self._clock())
+        return kept
 
     def _discard(self, fetch: asyncio.Task[ObjectRead]) -> None:
         """Close what nobody takes any more; an error was nobody's either."""
@@ -233,13 +233,6 @@ class ObjectCache:
 
 def _size(entry: _Entry) -> int:
     return len(entry.body) + _ENTRY_BYTES
-
-
-async def _whole(body: ByteStream) -> bytes:
-    try:
-        return b"".join([chunk async for chunk in body])
-    finally:
-        await body.aclose()
 
 
 async def _get_object(bucket: Bucket, key: str, caller: int, kept: ObjectRead | None) -> ObjectRead:

@@ -62,6 +62,16 @@ def cut(body: "bytes | ByteStream", start: int, stop: int) -> "bytes | ByteStrea
     return body[start:stop] if isinstance(body, bytes) else Window(body, start, stop - start)
 
 
+async def whole(body: "bytes | ByteStream") -> bytes:
+    """Give a body in one piece, and close it on every way out; raises `BrokenStreamError`."""
+    if isinstance(body, bytes):
+        return body
+    try:
+        return b"".join([piece async for piece in body])
+    finally:
+        await body.aclose()
+
+
 async def close_body(body: "bytes | ByteStream") -> None:
     """Close a body that nobody will read."""
     if not isinstance(body, bytes):
